@@ -1,0 +1,51 @@
+"""callgram: live Telegram messages for the calls of Asterisk hosts, and a complete trace of them.
+
+What a plugin may use is named in ``__all__`` and stays compatible within one plugin API version. Nothing here imports
+a server or a client: ``import callgram`` is cheap.
+"""
+
+from callgram import lines
+from callgram.calls.story import Call, Direction, Result
+from callgram.cards import Message, Plan, Stage
+from callgram.context import Chat, Context, Enterprise, Secret
+from callgram.errors import CallgramError, ConfigError, PluginError, StoreError
+from callgram.events import Event, Kind
+from callgram.hooks import API_VERSION, hookimpl
+from callgram.store import Store
+from callgram.text import catalogue, clock, duration, escape, html_lines, one_line, phone
+from callgram.trace import Action, Op, Record
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "API_VERSION",
+    "Action",
+    "Call",
+    "CallgramError",
+    "Chat",
+    "ConfigError",
+    "Context",
+    "Direction",
+    "Enterprise",
+    "Event",
+    "Kind",
+    "Message",
+    "Op",
+    "Plan",
+    "PluginError",
+    "Record",
+    "Result",
+    "Secret",
+    "Stage",
+    "Store",
+    "StoreError",
+    "catalogue",
+    "clock",
+    "duration",
+    "escape",
+    "hookimpl",
+    "html_lines",
+    "lines",
+    "one_line",
+    "phone",
+]

@@ -1,0 +1,5 @@
+"""``python -m callgram`` is ``callgram``."""
+
+from callgram.cli import main
+
+main()

@@ -1,0 +1,231 @@
+"""The book of calls: which events belong to one call, decided by evidence, strongest first.
+
+Strong keys (the same channel, Linkedid, bridge) always tie. Weak keys (the two halves of a Local channel, a number pair,
+a mobile, a consultation) tie only when :func:`_ties` finds that both sides fit in time and role. The rules as a table:
+docs/calls.md. Pure: the planner looks the keys up and hands the calls in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import msgspec
+
+from callgram.calls.facts import Facts, fold, merge, opened
+from callgram.calls.story import Direction, is_local, is_mobile_leg, local_pair, peer, tell
+from callgram.events import Event, Kind
+from callgram.numbers import NumberPlan, bare, is_hidden
+
+WEAK = ("local:", "pair:", "mobile:", "talk:", "client:")
+GRACE = timedelta(seconds=60)  # weak evidence this long after a call's end still belongs to it
+
+
+class Touch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one event changed: the call that it belongs to now, and the calls that turned out to be the same one."""
+
+    event: Event
+    facts: Facts
+    absorbed: tuple[int, ...] = ()
+
+
+def is_weak(key: str) -> bool:
+    return key.startswith(WEAK)
+
+
+def strong_keys(event: Event) -> list[str]:
+    """Linkedid is the UniqueId of a call's first channel, so the two share one name space."""
+    ids = (event.unique_id, event.linked_id, event.main_id)
+    keys = [f"channel:{uid}" for uid in dict.fromkeys(ids) if uid]
+    return [*keys, f"bridge:{event.bridge_id}"] if event.bridge_id else keys
+
+
+def weak_keys(event: Event, plan: NumberPlan) -> list[str]:
+    """Keys that ``event`` both leaves behind and is looked up by."""
+    keys = []
+    pair = local_pair(event.channel)
+    if pair:
+        keys.append(f"local:{pair}")
+    if event.kind is Kind.DIAL and event.extensions:
+        phone = plan.canonical(event.phone)
+        if event.call_type == 1 and not plan.is_extension(bare(event.extensions[0])):
+            keys.append(f"mobile:{phone}:{plan.canonical(event.extensions[0])}")
+        for number in event.extensions if phone and event.call_type != 2 else ():
+            text = bare(number)
+            inside = plan.is_extension(text)
+            keys.append(f"pair:{text}:{phone}" if inside else f"mobile:{plan.canonical(text)}:{phone}")
+    if event.kind is Kind.HANGUP and event.call_type == 1 and event.extensions:
+        if not plan.is_extension(bare(event.extensions[0])):
+            keys.append(f"mobile:{plan.canonical(event.phone)}:{plan.canonical(event.extensions[0])}")
+    if event.kind in {Kind.BRIDGE, Kind.NEW_CALLERID} and not is_local(event.channel):
+        keys += _pair_of_leg(event, plan)
+    return list(dict.fromkeys(keys))
+
+
+def _pair_of_leg(event: Event, plan: NumberPlan) -> list[str]:
+    device, other = peer(event.channel), bare(event.connected_num)
+    if plan.is_extension(device) and other and not is_hidden(other) and not plan.is_extension(other):
+        return [f"pair:{device}:{plan.canonical(other)}"]
+    if not plan.is_extension(device) and plan.is_extension(other) and not is_hidden(event.caller_num):
+        return [f"pair:{other}:{plan.canonical(event.caller_num)}"]
+    return []
+
+
+def left_keys(event: Event, plan: NumberPlan) -> list[str]:
+    """Keys that ``event`` only leaves behind: whose inner legs and consultations may come later."""
+    device = peer(event.channel)
+    if event.kind is Kind.BRIDGE and plan.is_extension(device):
+        return [f"talk:{device}"]
+    if event.kind is Kind.START or (event.kind is Kind.DIAL and event.call_type == 0):
+        client = plan.canonical(event.phone)
+        return [f"client:{client}"] if client else []
+    return []
+
+
+def sought_keys(event: Event, plan: NumberPlan) -> list[str]:
+    """Keys that ``event`` is only looked up by: the talk that it may consult about, the client whose inner leg it is."""
+    caller = bare(event.caller_num)
+    if is_local(event.channel) and caller and not is_hidden(caller) and not plan.is_extension(caller):
+        return [f"client:{plan.canonical(caller)}"]
+    return consults(event, plan)
+
+
+def consults(event: Event, plan: NumberPlan) -> list[str]:
+    """Extensions that ``event`` shows calling inside: perhaps to consult about the talk that they are in."""
+    caller = ""
+    if event.kind in {Kind.DIAL, Kind.HANGUP} and event.call_type == 2:
+        caller = event.phone
+    elif event.kind in {Kind.BRIDGE, Kind.NEW_CALLERID} and plan.is_extension(bare(event.connected_num)):
+        if is_local(event.channel) or event.exten not in {"", "s"}:
+            caller = event.caller_num
+        elif plan.is_extension(peer(event.channel)):
+            caller = bare(event.connected_num)
+    return [f"talk:{caller}"] if plan.is_extension(caller) else []
+
+
+def lookup_keys(event: Event, plan: NumberPlan) -> list[str]:
+    """Every key under which a call that ``event`` belongs to may be found."""
+    return [*strong_keys(event), *weak_keys(event, plan), *sought_keys(event, plan)]
+
+
+class Book:
+    """The calls of one enterprise that a batch of events can touch. Feed it events in order of arrival."""
+
+    def __init__(self, plan: NumberPlan) -> None:
+        self.plan = plan
+        self.calls: dict[int, Facts] = {}
+        self._index: dict[str, set[int]] = {}
+        self.new_keys: dict[int, set[str]] = {}
+
+    def add(self, facts: Facts, keys: Iterable[str]) -> None:
+        """Put in a call that the store knows, under the keys by which it was found."""
+        self.calls[facts.id] = facts
+        for key in keys:
+            self._index.setdefault(key, set()).add(facts.id)
+
+    def apply(self, event: Event) -> Touch:
+        """Find the call of ``event`` (or open one), fold it in, and merge what it ties together."""
+        strong, weak = strong_keys(event), weak_keys(event, self.plan)
+        tied = {call for key in strong for call in self._index.get(key, ())}
+        facts = fold(self.calls[min(tied)], event) if tied else opened(event)
+        absorbed: list[int] = []
+        self.calls[facts.id] = facts
+        others = [self.calls[call] for call in sorted(tied - {facts.id})]
+        for other in others:
+            facts = self._absorb(facts, other, absorbed)
+        for key in (*weak, *sought_keys(event, self.plan)):
+            other = self._tied(key, facts, event)
+            if other is not None:
+                facts = self._absorb(facts, other, absorbed)
+        self._file(facts, [*strong, *weak, *left_keys(event, self.plan)])
+        return Touch(event=event, facts=facts, absorbed=tuple(absorbed))
+
+    def close(self, call_id: int, timer: Event) -> Touch:
+        """The call's own clock ran out: fold that in. Nothing is correlated by it."""
+        facts = self.calls[call_id] = fold(self.calls[call_id], timer)
+        return Touch(event=timer, facts=facts)
+
+    def _tied(self, key: str, facts: Facts, event: Event) -> Facts | None:
+        """The call that a weak key ties to ``facts``: the latest that fits, or none where a choice would be a guess."""
+        known = (self.calls[call] for call in sorted(self._index.get(key, set()) - {facts.id}, reverse=True))
+        fitting = [other for other in known if _ties(key, facts, other, event, self.plan)]
+        if not fitting or (key.startswith("client:") and len(fitting) > 1):
+            return None
+        return fitting[0]
+
+    def _absorb(self, facts: Facts, other: Facts, absorbed: list[int]) -> Facts:
+        merged = merge(facts, other)
+        loser = other.id if merged.id == facts.id else facts.id
+        absorbed.append(loser)
+        self.calls.pop(loser)
+        self.calls[merged.id] = merged
+        for key, calls in self._index.items():
+            if loser in calls:
+                calls.discard(loser)
+                calls.add(merged.id)
+                self.new_keys.setdefault(merged.id, set()).add(key)
+        self.new_keys.setdefault(merged.id, set()).update(self.new_keys.pop(loser, set()))
+        return merged
+
+    def _file(self, facts: Facts, keys: Iterable[str]) -> None:
+        for key in keys:
+            calls = self._index.setdefault(key, set())
+            if facts.id not in calls:
+                calls.add(facts.id)
+                self.new_keys.setdefault(facts.id, set()).add(key)
+
+
+def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) -> bool:
+    """Whether a weak key that two calls share makes them one call. Both must be alive at the same time."""
+    if not _overlap(one, other, plan):
+        return False
+    if key.startswith("local:"):
+        return True
+    if key.startswith("pair:"):  # a fragment (bridges only) and the call that it is a part of
+        return _is_fragment(one) != _is_fragment(other)
+    if key.startswith("mobile:"):
+        return _is_mobile(one, plan) != _is_mobile(other, plan)
+    if key.startswith("client:"):
+        return bool(other.starts) and _is_inner_leg(one)
+    told = tell(other, plan)
+    if told.ended or told.direction is Direction.INTERNAL or not _is_inner(one, plan):
+        return False
+    return _talks(other, key.removeprefix("talk:"), event)
+
+
+def _overlap(one: Facts, other: Facts, plan: NumberPlan) -> bool:
+    first, second = sorted((one, other), key=lambda facts: facts.first_at)
+    ended_at = tell(first, plan).ended_at
+    return ended_at is None or second.first_at <= ended_at + GRACE
+
+
+def _is_fragment(facts: Facts) -> bool:
+    return not facts.starts and not facts.dials and not any(hangup.call_type in {0, 1} for hangup in facts.hangups)
+
+
+def _is_mobile(facts: Facts, plan: NumberPlan) -> bool:
+    rings = (*facts.dials, *facts.hangups)
+    return not facts.starts and any(is_mobile_leg(ring, plan) for ring in rings) and all(
+        is_mobile_leg(ring, plan) for ring in rings
+    )
+
+
+def _is_inner(facts: Facts, plan: NumberPlan) -> bool:
+    return not facts.starts and tell(facts, plan).direction is Direction.INTERNAL
+
+
+def _is_inner_leg(facts: Facts) -> bool:
+    """Nothing but the halves of Local channels: legs that the dialplan made inside of a call."""
+    local = {uid for uid, leg in facts.legs.items() if is_local(leg.channel)}
+    rings = (*facts.starts, *facts.dials, *facts.hangups)
+    return local.issuperset(facts.legs) and all(ring.unique_id in local for ring in rings)
+
+
+def _talks(facts: Facts, extension: str, event: Event) -> bool:
+    """The extension is inside a bridge of the call now (entered, and not left since)."""
+    last: dict[str, bool] = {}
+    for move in facts.moves:
+        leg = facts.legs.get(move.unique_id)
+        if leg and peer(leg.channel) == extension and move.at <= event.received_at:
+            last[f"{move.unique_id} {move.bridge_id}"] = not move.left
+    return any(last.values())

@@ -1,0 +1,83 @@
+"""Commands that run something: serve, demo, replay."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from callgram.errors import ConfigError
+from callgram.settings import ROLES, load
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (CALLGRAM_HOST; 127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on (CALLGRAM_PORT; 8080). 0 takes a free one.")
+@click.option("--roles", help=f"What this process does, of {','.join(ROLES)}. All by default.")
+@click.option("--plugins", type=_FILE, help="plugins.toml to use (CALLGRAM_PLUGINS; ./plugins.toml, else the shipped one).")
+def serve(**options: Any) -> None:
+    """Take events, keep the chats true, write the trace. Until Ctrl-C."""
+    from callgram import logs
+
+    options["roles"] = _roles(options["roles"])
+    settings = load(serving=True, **options)
+    logs.set_up()
+    import uvloop
+
+    uvloop.run(_serve(settings))
+
+
+def _roles(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    roles = tuple(role.strip() for role in text.split(",") if role.strip())
+    unknown = [role for role in roles if role not in ROLES]
+    if unknown or not roles:
+        raise ConfigError(f"--roles: {unknown[0] if unknown else text!r} is not one of {', '.join(ROLES)}")
+    return roles
+
+
+async def _serve(settings: Any) -> None:
+    from loguru import logger
+
+    from callgram.service import running
+
+    async with running(settings) as service:
+        n_enterprises = len(service.directory.enterprises)
+        logger.info("callgram serves {} enterprises at {}", n_enterprises, service.url)
+        if not n_enterprises:
+            logger.info("no enterprise yet: callgram enterprise add NUMBER --token T --bot-token B")
+        await service.until_stopped()
+    logger.info("callgram has stopped; nothing was in flight")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Port of callgram.")
+@click.option("--chats-port", type=click.IntRange(0, 65_535), default=8081, show_default=True, help="Port of the chat view.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="2 plays the calls twice as fast.")
+@click.option("--once", is_flag=True, help="Play every call once, then stop.")
+def demo(**options: Any) -> None:
+    """Recorded real calls, a simulated Telegram, and its chats in your browser. Needs nothing."""
+    from callgram.demo import play
+
+    asyncio.run(play(**options))
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="callgram to post to.")
+@click.option("--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="10 is ten times as fast.")
+@click.option("--token", help="Token to send instead of the recorded one (a trace file holds none).")
+def replay(files: tuple[Path, ...], url: str, speed: float, token: str | None) -> None:
+    """Post recorded calls again: scenarios (.json), captures (.jsonl) or trace files (.log)."""
+    from callgram.replay import read, replay_all
+
+    calls = [read(path) for path in files]
+    result = asyncio.run(replay_all(calls, url.rstrip("/"), speed=speed, token=token))
+    click.echo(f"{result.n_posted} events posted, {result.n_refused} refused")
+    if result.n_refused:
+        raise ConfigError(f"first refusal: {result.first_refusal}")

@@ -1,0 +1,327 @@
+"""Delivery: brings one claimed card to what its chat should see, step by step, and reports what became of it.
+
+The flow of a message is ``deliver``: draw → ``next_step`` → execute → read the outcome → again, until nothing is left to
+do or Telegram wants us to wait. What each outcome means stands in callgram.telegram.outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from callgram.calls.story import Call, tell
+from callgram.cards import Card, Delete, Edit, Message, Nothing, Search, Send, Stage, edited, found, gone, next_step, sent
+from callgram.context import Chat, Context, Directory, Secret
+from callgram.loader import Plugins
+from callgram.metrics import TELEGRAM_CALLS, TELEGRAM_SECONDS
+from callgram.store import ChatLimit, Claim, Progress
+from callgram.telegram import api
+from callgram.telegram.limits import Limits
+from callgram.telegram.outcome import Kind, Outcome, Reason
+from callgram.text import catalogue
+from callgram.trace import Action, Op
+
+MAX_STEPS = 8  # of one claim: send, delete, edit back and forth; what is left is due again at once
+SETTLE_S = 10.0  # Telegram may hold a request 8 s (telegram.md §0.1): an orphan is not looked for before
+MAX_PROBES = 20  # ids tried for one orphan (telegram.md §3)
+PATIENCE_S = 1.5  # a wait for the bucket so short is waited in place
+BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """What a delivery works with. ``monotonic`` seconds are the clock of ``limits``, ``clock`` tells the time of day.
+
+    ``report`` hands a Progress to the sender's next transaction; ``sent_ids`` answers ``[(message id, sent at)]`` of what
+    the bot is known to have sent where an orphan would have got its id.
+    """
+
+    plugins: Plugins
+    directory: Callable[[], Directory]
+    session: Any
+    limits: Limits
+    clock: Callable[[], datetime]
+    monotonic: Callable[[], float]
+    report: Callable[[Progress], None]
+    limit_chat: Callable[[ChatLimit], Awaitable[None]]
+    move_chat: Callable[[int, int, int], Awaitable[None]]
+    sent_ids: Callable[[int, int, datetime], Awaitable[Sequence[tuple[int, datetime]]]]
+
+
+class _Wait(msgspec.Struct, frozen=True):
+    """Not now: give the card back and take it up again after ``seconds`` (``None``: when the planner changes it)."""
+
+    seconds: float | None
+    failed: bool = True
+
+
+class Delivery:
+    """One claim in hand."""
+
+    def __init__(self, ports: Ports, claim: Claim, fence: int, token: Secret) -> None:
+        self._ports, self._claim, self._fence, self._token = ports, claim, fence, token
+        self._card = claim.card
+        self._actions: list[Action] = []
+        self._repeated = claim.ambiguous or claim.card.attempts > 0
+        self._plain = False
+        settings = ports.plugins.file.call_settings(claim.card.enterprise)
+        self._locale, self._search_first = settings.locale(), settings.ambiguous == "probe"
+        self._call = tell(claim.facts, self._locale.plan)
+
+    async def deliver(self) -> None:
+        """Do what is to be done now and report it. Ends with the card given back, whatever happens on the way."""
+        self._take_over()
+        wait = _Wait(0.0, failed=False)
+        message = await self._draw()
+        for _ in range(MAX_STEPS):
+            step = next_step(self._card, message, search_first=self._search_first)
+            match step:
+                case Nothing():
+                    wait = _Wait(None, failed=False)
+                    break
+                case Send(text):
+                    again = await self._send(text)
+                case Edit(message_id, text):
+                    again = await self._edit(message_id, text)
+                case Delete(message_ids):
+                    again = await self._delete(message_ids)
+                case Search(orphan):
+                    again = await self._search(orphan)
+            if again is not None:
+                wait = again
+                break
+        self._report(wait)
+
+    def give_back(self) -> None:
+        """After a bug of ours: report what was done, and let the card be taken up again later."""
+        self._report(self._retry())
+
+    def _take_over(self) -> None:
+        """An earlier owner had this card in hand and never reported: had it no such message, its send may be an orphan."""
+        stage = self._card.claimed_stage
+        if not self._claim.ambiguous or stage is None or any(shown.stage is stage for shown in self._card.shown):
+            return
+        unknown = msgspec.structs.replace(self._card, stage=stage)
+        orphaned = sent(unknown, Message(""), 0, self._ports.clock())
+        self._card = msgspec.structs.replace(self._card, shown=orphaned.shown)
+
+    async def _draw(self) -> Message | None:
+        number, ports = self._card.enterprise, self._ports
+        directory = ports.directory()
+        chat = next((chat for chat in directory.chats_of(number) if chat.id == self._card.chat_id), None)
+
+        def arguments(plugin: str) -> dict[str, Any]:
+            ctx = Context(
+                now=ports.clock(),
+                enterprise=directory.enterprises.get(number),
+                locale=self._locale,
+                settings=ports.plugins.settings(plugin, number),
+            )
+            return {
+                "ctx": ctx,
+                "call": self._call,
+                "stage": self._card.stage,
+                "chat": chat or Chat(id=self._card.chat_id),
+            }
+
+        answer = await ports.plugins.dispatcher.first("render_message", ports.plugins.enabled(number), arguments)
+        return answer.value if answer and isinstance(answer.value, Message) else None
+
+    # Steps: each answers None to go on, or how long to wait
+
+    async def _send(self, message: Message) -> _Wait | None:
+        wait = await self._budget()
+        if wait:
+            return wait
+        now = self._ports.clock()
+        outcome = await api.send_message(self._ports.session, self._token, self._card.chat_id, message, plain=self._plain)
+        self._note(Op.SEND, outcome, outcome.message_id, message.html, now)
+        if outcome.kind is Kind.AMBIGUOUS or outcome.reason is Reason.NO_ID:
+            self._card = sent(self._card, message, 0, now)
+            resend = self._card.stage is Stage.HANGUP and outcome.kind is Kind.AMBIGUOUS
+            return self._retry() if resend else _Wait(None, failed=False)
+        if outcome.reason is Reason.VANISHED:
+            return _Wait(None, failed=False)
+        if outcome.ok:
+            self._card = sent(self._card, message, outcome.message_id, now)
+            self._report(None)
+            return None
+        return await self._refused(outcome)
+
+    async def _edit(self, message_id: int, message: Message) -> _Wait | None:
+        wait = await self._budget()
+        if wait:
+            return wait
+        now = self._ports.clock()
+        outcome = await api.edit_message(
+            self._ports.session, self._token, self._card.chat_id, message_id, message, plain=self._plain
+        )
+        self._note(Op.EDIT, outcome, message_id, message.html, now)
+        if outcome.ok:
+            self._card = edited(self._card, message_id, message)
+            return None
+        if outcome.reason in {Reason.GONE, Reason.NOT_EDITABLE}:
+            self._card = gone(self._card, message_id)  # somebody deleted it: the state of the call is sent anew
+            return None
+        return await self._refused(outcome)
+
+    async def _delete(self, message_ids: tuple[int, ...]) -> _Wait | None:
+        now = self._ports.clock()
+        outcomes = await api.delete_messages(self._ports.session, self._token, self._card.chat_id, message_ids)
+        failed: Outcome | None = None
+        for message_id, outcome in outcomes.items():
+            self._note(Op.DELETE, outcome, message_id, "", now)
+            if outcome.reason is Reason.TOO_OLD:
+                await self._close_old(message_id)
+            elif not outcome.ok:
+                failed = outcome
+                continue
+            self._card = gone(self._card, message_id)
+        return await self._refused(failed) if failed else None
+
+    async def _close_old(self, message_id: int) -> None:
+        """After 48 h a message can only be edited (R63, R64): it says that it is over, and is forgotten."""
+        text = Message(catalogue("callgram", self._locale.language)["outdated"])
+        now = self._ports.clock()
+        outcome = await api.edit_message(self._ports.session, self._token, self._card.chat_id, message_id, text)
+        self._note(Op.EDIT, outcome, message_id, text.html, now)
+
+    async def _search(self, orphan: Any) -> _Wait | None:
+        """Try the ids that nobody accounts for around the time of the lost send. Not finding proves nothing (telegram.md §3)."""
+        age = (self._ports.clock() - orphan.sent_at).total_seconds()
+        if age < SETTLE_S:
+            return _Wait(SETTLE_S - age, failed=False)
+        known = await self._ports.sent_ids(self._card.bot_id, self._card.chat_id, orphan.sent_at)
+        hit = None
+        for message_id in candidates(known, orphan.sent_at):
+            wait = await self._budget()
+            if wait:
+                return wait
+            outcome = await api.edit_reply_markup(self._ports.session, self._token, self._card.chat_id, message_id)
+            if outcome.kind in {Kind.FLOOD, Kind.SERVER, Kind.NOT_SENT}:
+                return await self._refused(outcome)
+            if outcome.ok:
+                hit = message_id
+                self._note(Op.SEND, outcome, message_id, "", orphan.sent_at, found=True, stage=orphan.stage)
+                break
+        self._card = found(self._card, orphan, hit)
+        return None
+
+    async def _budget(self) -> _Wait | None:
+        """Take one call out of the chat's and the bot's bucket, waiting in place for a moment, else later."""
+        bot, chat, limits = self._card.bot_id, self._card.chat_id, self._ports.limits
+        now = self._ports.monotonic()
+        ready = limits.ready_at(bot, chat, now)
+        while now < ready <= now + PATIENCE_S:
+            await asyncio.sleep(ready - now)
+            now = self._ports.monotonic()
+            ready = limits.ready_at(bot, chat, now)
+        if ready > now:
+            return _Wait(ready - now, failed=False)
+        limits.take(bot, chat, now)
+        return None
+
+    async def _refused(self, outcome: Outcome) -> _Wait | None:
+        """What an unsuccessful outcome asks for: a wait, a plainer text, or to give up on the chat or the bot."""
+        bot, chat = self._card.bot_id, self._card.chat_id
+        if outcome.kind is Kind.FLOOD:
+            self._ports.limits.flood(bot, chat, outcome.retry_after_s, self._ports.monotonic())
+            until = self._ports.clock() + timedelta(seconds=outcome.retry_after_s)
+            await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=until, reason="flood"))
+            return _Wait(outcome.retry_after_s)
+        if outcome.kind is Kind.MIGRATE:
+            await self._ports.move_chat(bot, chat, outcome.migrate_to)
+            return _Wait(None)
+        if outcome.kind in {Kind.SERVER, Kind.NOT_SENT, Kind.AMBIGUOUS}:
+            return self._retry()
+        if outcome.reason is Reason.CONTENT and not self._plain:
+            self._plain = True
+            return None
+        if outcome.reason is Reason.CHAT_DEAD:
+            await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=None, reason=outcome.description))
+        elif outcome.reason is Reason.TOKEN:
+            await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=0, until=None, reason=outcome.description))
+        return _Wait(None)
+
+    def _retry(self) -> _Wait:
+        return _Wait(BACKOFF_S[min(self._card.attempts, len(BACKOFF_S) - 1)])
+
+    # Reports
+
+    def _note(
+        self,
+        op: Op,
+        outcome: Outcome,
+        message_id: int,
+        text: str,
+        at: datetime,
+        *,
+        found: bool = False,
+        stage: Stage | None = None,
+    ) -> None:
+        TELEGRAM_CALLS.labels(op, outcome.kind).inc()
+        TELEGRAM_SECONDS.labels(op).observe(outcome.took_s)
+        said, reason = str(outcome.kind), f"{outcome.reason}: {outcome.description}" if outcome.description else ""
+        if outcome.ok and outcome.reason in {Reason.DONE_ALREADY, Reason.GONE} and not found:
+            # Done by a try whose answer was lost, then it is ours and executed; else somebody else was faster.
+            said = "ok" if self._repeated else str(outcome.reason)
+        elif found:
+            reason = "found: its answer had been lost"
+        self._actions.append(
+            Action(
+                at=at,
+                enterprise=self._card.enterprise,
+                call_id=self._card.call_id,
+                unique_id=self._call.unique_id,
+                chat_id=self._card.chat_id,
+                bot_id=self._card.bot_id,
+                stage=stage or self._card.stage,
+                op=op,
+                message_id=message_id,
+                text=text,
+                outcome=said,
+                reason=reason,
+                took_s=outcome.took_s,
+            )
+        )
+
+    def _report(self, wait: _Wait | None) -> None:
+        """Hand over what was done so far; ``None`` keeps the card in hand."""
+        retry_at = None
+        if wait is not None and wait.seconds is not None:
+            retry_at = self._ports.clock() + timedelta(seconds=wait.seconds)
+        actions, self._actions = tuple(self._actions), []
+        card = self._card
+        self._ports.report(
+            Progress(
+                enterprise=card.enterprise,
+                call_id=card.call_id,
+                chat_id=card.chat_id,
+                bot_id=card.bot_id,
+                fence=self._fence,
+                version=card.version,
+                shown=card.shown,
+                actions=actions,
+                released=wait is not None,
+                retry_at=retry_at,
+                attempts=card.attempts + 1 if wait and wait.failed and wait.seconds is not None else 0,
+            )
+        )
+
+
+def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list[int]:
+    """The ids that a message lost at ``lost_at`` may have: those nobody accounts for next to it, newest first."""
+    taken = {message_id for message_id, _ in known}
+    before = [message_id for message_id, at in known if at <= lost_at]
+    after = [message_id for message_id, at in known if at > lost_at]
+    if not taken:
+        return []
+    low = max(before, default=min(taken) - MAX_PROBES)
+    high = min((message_id for message_id in after if message_id > low), default=low) + MAX_PROBES
+    free = [message_id for message_id in range(max(1, low + 1), high) if message_id not in taken]
+    return sorted(free[:MAX_PROBES], reverse=True)
+
+

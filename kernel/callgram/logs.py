@@ -1,0 +1,32 @@
+"""The program's log: loguru to stderr, one line each, without bot tokens whatever a library may have put into a text."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+_TOKEN = re.compile(r"\b\d{5,}:[A-Za-z0-9_-]{20,}\b")
+_URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]+):[^@\s]+@")
+FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}"
+
+
+def scrub(text: str) -> str:
+    """``text`` without bot tokens and passwords of URLs."""
+    return _URL_PASSWORD.sub(r"\1:***@", _TOKEN.sub("***", text))
+
+
+def _scrubbed(record: Record) -> None:
+    record["message"] = scrub(record["message"])
+
+
+def set_up(level: str = "INFO") -> None:
+    """Log to stderr from now on. Exceptions are shown without the values of variables: those may be secret."""
+    logger.remove()
+    logger.configure(patcher=_scrubbed)
+    logger.add(sys.stderr, level=level, format=FORMAT, diagnose=False, backtrace=False)

@@ -1,0 +1,21 @@
+"""What callgram counts about itself, for Prometheus at ``GET /metrics``. Labels never hold a token, a number or a chat."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+EVENTS_STORED = Counter("callgram_events_stored_total", "Events stored", ["kind"])
+EVENTS_REPEATED = Counter("callgram_events_repeated_total", "Events recognised as repeated and not stored again")
+EVENTS_REFUSED = Counter("callgram_events_refused_total", "Requests refused", ["status"])
+COMMIT_SECONDS = Histogram("callgram_commit_seconds", "Duration of an ingest transaction", buckets=_FAST)
+EVENTS_PLANNED = Counter("callgram_events_planned_total", "Events planned")
+EVENTS_FAILED = Counter("callgram_events_failed_total", "Events parked because they could not be planned")
+PLAN_SECONDS = Histogram("callgram_plan_seconds", "Duration of a planning transaction", buckets=_FAST)
+TELEGRAM_CALLS = Counter("callgram_telegram_calls_total", "Calls of the Bot API", ["op", "outcome"])
+TELEGRAM_SECONDS = Histogram("callgram_telegram_seconds", "Duration of a Bot API call", ["op"])
+SKIPS = Counter("callgram_skips_total", "Stages that were not sent", ["reason"])
+HOOK_FAILURES = Counter("callgram_hook_failures_total", "Hook calls that raised or hung", ["plugin", "hook", "ending"])
+BOTS_OWNED = Gauge("callgram_bots_owned", "Bots that this node sends for")
+SINK_LAG = Gauge("callgram_sink_lag_seconds", "How far a sink is behind", ["sink"])

@@ -1,0 +1,277 @@
+"""The planner: takes one enterprise's new events, folds them into calls, and says what each chat should show.
+
+One batch is one transaction of the store, and its commit is the fence: nothing is planned twice, a dead planner leaves
+no trace. No network in here. Flow of an event: ``step`` → ``_plan`` → ``Book.apply`` → ``plan_message`` → ``_cards``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+from loguru import logger
+
+from callgram.calls.book import Book, Touch, is_weak, lookup_keys
+from callgram.calls.facts import Facts
+from callgram.calls.story import Call, Result, tell
+from callgram.cards import Card, Plan, Urgency
+from callgram.context import Context, Directory
+from callgram.errors import StoreError
+from callgram.events import Event, Kind
+from callgram.loader import Plugins
+from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS
+from callgram.settings import CallSettings
+from callgram.store import Batch, CallRow, CardRow, Planned, Store
+from callgram.trace import Action, Op
+
+BATCH = 256  # events of one enterprise planned in one transaction
+POLL_S = 0.25  # the truth, where a wake-up was lost or came from another node
+INNER_END_S = 20.0  # a talk that everybody left and of which only a leg's hangup came: so long its own may still come
+
+
+class Planner:
+    """Plans until stopped. ``woken`` is called after each commit with the moment of the next card that is due."""
+
+    def __init__(
+        self,
+        store: Store,
+        plugins: Plugins,
+        directory: Callable[[], Directory],
+        clock: Callable[[], datetime],
+        *,
+        woken: Callable[[], None],
+    ) -> None:
+        self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
+        self._woken = woken
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something to plan. Any number of calls is one."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                while await self.step():
+                    pass
+            except StoreError as error:
+                logger.warning("planner waits for the store: {}", error)
+                await asyncio.sleep(1.0)
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def step(self) -> bool:
+        """Plan one batch; False when there was nothing to plan."""
+        now = self._clock()
+        async with self._store.plan(now=now, limit=BATCH) as batch:
+            if batch is None:
+                return False
+            with PLAN_SECONDS.time():
+                planned = await self._plan_safely(batch, now)
+                await batch.commit(planned)
+        EVENTS_PLANNED.inc(len(planned.done))
+        EVENTS_FAILED.inc(len(planned.failed))
+        self._woken()
+        return True
+
+    async def _plan_safely(self, batch: Batch, now: datetime) -> Planned:
+        """An event that cannot be planned is tried alone, then parked with its error; the enterprise goes on."""
+        try:
+            return await self._plan(batch, batch.events, now)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug in the fold must not stop an enterprise; the event is kept
+            logger.error("enterprise {}: a batch cannot be planned: {!r}", batch.enterprise, error)
+        first, rest = batch.events[:1], len(batch.events) - 1
+        try:
+            return await self._plan(batch, first, now, timers=False)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            logger.exception("enterprise {}: an event is parked as failed, {} wait behind it", batch.enterprise, rest)
+            return Planned(failed={event.id: f"{type(error).__name__}: {error}"[:500] for event in first})
+
+    async def _plan(self, batch: Batch, events: list[Event] | tuple[Event, ...], now: datetime, *, timers: bool = True) -> Planned:
+        settings = self._plugins.file.call_settings(batch.enterprise)
+        number_plan = settings.locale().plan
+        book = Book(number_plan)
+        keys = {key for event in events for key in lookup_keys(event, number_plan)}
+        for facts, found_by in await batch.find(keys):
+            book.add(facts, found_by)
+        before = {facts.id: tell(facts, number_plan) for facts in book.calls.values()}
+        work = _Work(self._plugins, self._directory(), settings, batch.enterprise, now)
+        planned = Planned()
+        for event in events:
+            touch = book.apply(event)
+            planned.absorbed |= dict.fromkeys(touch.absorbed, touch.facts.id)
+            planned.done[event.id] = touch.facts.id
+            await work.consider(touch, before)
+        for facts in batch.due if timers else ():
+            await self._ring_timer(book, facts, work, before, now)
+        planned.absorbed = {loser: _survivor(planned.absorbed, loser) for loser in planned.absorbed}
+        planned.done = {event: planned.absorbed.get(call, call) for event, call in planned.done.items()}
+        cards = await batch.cards({*work.wanted, *planned.absorbed})
+        work.fill(planned, book, cards)
+        return planned
+
+    async def _ring_timer(
+        self, book: Book, facts: Facts, work: _Work, before: dict[int, Call], now: datetime
+    ) -> None:
+        """A call's own clock ran out: close it, unless this very batch brought it back to life."""
+        known = book.calls.get(facts.id)
+        if known is not None and known.version != facts.version:
+            return
+        head = tell(facts, book.plan).unique_id
+        event = Event(enterprise=facts.enterprise, kind=Kind.TIMER, received_at=now, unique_id=head)
+        book.add(facts, ())
+        before.setdefault(facts.id, tell(facts, book.plan))
+        await work.consider(book.close(facts.id, event), before)
+
+
+def _survivor(absorbed: dict[int, int], call: int) -> int:
+    while call in absorbed:
+        call = absorbed[call]
+    return call
+
+
+class _Work:
+    """What one batch decides: the newest plan of each call that changed, and the stages that were passed over."""
+
+    def __init__(
+        self, plugins: Plugins, directory: Directory, settings: CallSettings, enterprise: str, now: datetime
+    ) -> None:
+        self._plugins, self._settings, self._number, self._now = plugins, settings, enterprise, now
+        self._directory = directory
+        self._enabled = plugins.enabled(enterprise)
+        self._contexts: dict[str, Context] = {}
+        self._told: dict[int, Call] = {}
+        self.wanted: dict[int, tuple[Call, Plan]] = {}
+        self.touched: set[int] = set()
+        self._passed: list[tuple[Call, Plan]] = []
+
+    async def consider(self, touch: Touch, before: dict[int, Call]) -> None:
+        """Plan a call after one of its events, if the event changed anything that a reader could see."""
+        facts = touch.facts
+        call = tell(facts, self._settings.locale().plan)
+        old = self._told.get(facts.id) or before.get(facts.id)
+        self._told[facts.id] = call
+        self.touched.add(facts.id)
+        for absorbed in touch.absorbed:
+            self.touched.discard(absorbed)
+            gone = self.wanted.pop(absorbed, None)
+            if gone:
+                self._passed.append(gone)
+        if not call.unique_id or (old is not None and not touch.absorbed and _looks_same(old, call)):
+            return
+        plan = await self._ask(call, touch.event)
+        if plan is None:
+            return
+        known = self.wanted.get(facts.id)
+        if known and known[1].stage is not plan.stage:
+            self._passed.append(known)
+        self.wanted[facts.id] = (call, plan)
+
+    async def _ask(self, call: Call, event: Event) -> Plan | None:
+        outcomes = await self._plugins.dispatcher.every(
+            "plan_message", self._enabled, lambda plugin: {"ctx": self._context(plugin), "call": call, "event": event}
+        )
+        plans = [outcome.value for outcome in outcomes if isinstance(outcome.value, Plan)]
+        return max(plans, key=lambda plan: plan.stage.rank, default=None)
+
+    def _context(self, plugin: str) -> Context:
+        if plugin not in self._contexts:
+            self._contexts[plugin] = Context(
+                now=self._now,
+                enterprise=self._directory.enterprises.get(self._number),
+                locale=self._settings.locale(),
+                settings=self._plugins.settings(plugin, self._number),
+            )
+        return self._contexts[plugin]
+
+    def fill(self, planned: Planned, book: Book, cards: list[Card]) -> None:
+        """Turn what is wanted into rows: every touched call, and a card for each chat of a call with a new plan."""
+        known = {(card.call_id, card.chat_id): card for card in cards}
+        for call_id in sorted(self.touched):
+            planned.calls.append(self._call_row(book, call_id))
+        enterprise = self._directory.enterprises.get(self._number)
+        for chat in self._directory.chats_of(self._number) if enterprise else ():
+            for call, plan in self._passed:
+                planned.skips.append(self._skip(call, plan, chat.id, enterprise.bot_id, "superseded"))
+            for call, plan in self.wanted.values():
+                card = known.get((call.id, chat.id))
+                planned.cards.append(self._card_row(call, plan, card, chat.id, enterprise.bot_id))
+                if card and _never_seen(card, plan):
+                    passed = msgspec.structs.replace(plan, stage=card.stage)
+                    planned.skips.append(self._skip(call, passed, chat.id, enterprise.bot_id, "superseded"))
+
+    def _call_row(self, book: Book, call_id: int) -> CallRow:
+        facts, call = book.calls[call_id], self._told[call_id]
+        keys = book.new_keys.get(call_id, set())
+        return CallRow(
+            facts=facts,
+            unique_id=call.unique_id,
+            started_at=call.started_at,
+            ended_at=call.ended_at,
+            timer_at=self._timer_at(facts, call),
+            keys=frozenset(key for key in keys if not (call.ended and is_weak(key) and key.startswith("talk:"))),
+        )
+
+    def _timer_at(self, facts: Facts, call: Call) -> datetime | None:
+        """When silence means that the end was lost (the ghost rule), ``None`` once the call has ended."""
+        if call.ended:
+            return None
+        if call.left_at and facts.hangups:
+            return facts.last_at + timedelta(seconds=INNER_END_S)
+        silence = self._settings.ghost_talk_s if call.talkers else self._settings.ghost_ringing_s
+        return facts.last_at + timedelta(seconds=silence)
+
+    def _card_row(self, call: Call, plan: Plan, card: Card | None, chat_id: int, bot_id: int) -> CardRow:
+        due_at = self._now
+        if card is None or not card.shown:
+            due_at += timedelta(seconds=plan.hold_s)
+            if card and card.stage is plan.stage and card.due_at:
+                due_at = min(due_at, card.due_at)
+        urgency = Urgency.LIVE
+        if call.ended:
+            urgency = Urgency.MISSED if call.result is Result.MISSED else Urgency.REST
+        return CardRow(
+            call_id=call.id,
+            chat_id=chat_id,
+            bot_id=bot_id,
+            stage=plan.stage,
+            replaces=plan.replaces,
+            version=call.version,
+            mode=self._settings.mode,
+            urgency=urgency,
+            due_at=due_at,
+        )
+
+    def _skip(self, call: Call, plan: Plan, chat_id: int, bot_id: int, reason: str) -> Action:
+        return Action(
+            at=self._now,
+            enterprise=self._number,
+            call_id=call.id,
+            unique_id=call.unique_id,
+            chat_id=chat_id,
+            bot_id=bot_id,
+            stage=plan.stage,
+            op=Op.SKIP,
+            outcome="skipped",
+            reason=reason,
+        )
+
+
+def _looks_same(old: Call, new: Call) -> bool:
+    return msgspec.structs.replace(old, version=0) == msgspec.structs.replace(new, version=0)
+
+
+def _never_seen(card: Card, plan: Plan) -> bool:
+    """The stage that the card waited to show gives way to another before anybody saw it."""
+    seen = card.claimed_stage is card.stage or any(shown.stage is card.stage for shown in card.shown)
+    return card.stage is not plan.stage and card.due_at is not None and not seen

@@ -1,0 +1,415 @@
+"""The service: one process with its roles. Opens what it needs in order, runs until told to stop, closes in reverse.
+
+The whole flow of an event: http → ingest → (store) → planner → (store) → sender → Telegram; sinks read the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from loguru import logger
+
+from callgram import loader
+from callgram.context import Chat, Context, Directory
+from callgram.dispatch import Ending, Outcome
+from callgram.errors import ConfigError, PluginError, StoreError
+from callgram.events import Event
+from callgram.loader import Loaded, Plugins, Status
+from callgram.metrics import HOOK_FAILURES, SINK_LAG
+from callgram.settings import Settings
+from callgram.store import Store
+from callgram.trace import Record
+
+RELOAD_S = 0.5  # what an administrative command changes is noticed within a second
+HOUSE_S = 3600.0
+SINKS = -1  # the lease under which one node feeds the sinks; bots have positive ids
+SINK_HOOKS = ("on_event", "on_telegram_action")
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Service:
+    """A running process. Make it with :func:`running`."""
+
+    def __init__(self, settings: Settings, plugins: Plugins, store: Store) -> None:
+        self.settings, self.plugins, self.store = settings, plugins, store
+        self.directory = Directory()
+        self.url = ""
+        self.planner: Any = None
+        self.sender: Any = None
+        self.sinks: Any = None
+        self._parts: list[asyncio.Task[None]] = []
+
+    def known(self) -> Directory:
+        return self.directory
+
+    async def reload(self) -> None:
+        """Take over what administrative commands, or anybody with SQL, changed."""
+        directory = await self.store.directory()
+        if directory.mark != self.directory.mark:
+            self.directory = _with_superuser(directory, self.settings.superuser)
+            self.wake()
+
+    def wake(self) -> None:
+        for part in (self.planner, self.sender, self.sinks):
+            if part is not None:
+                part.wake()
+
+    def run_part(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run one part for the life of the process. One that ends by itself is a bug and ends the process, loudly."""
+        task = asyncio.create_task(work, name=name)
+        self._parts.append(task)
+        return task
+
+    async def until_stopped(self) -> None:
+        """Until SIGINT or SIGTERM, or until a part of the process breaks."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        waiting = asyncio.create_task(stop.wait(), name="stop")
+        done, _ = await asyncio.wait([waiting, *self._parts], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for task in done - {waiting}:
+            task.result()
+            raise RuntimeError(f"{task.get_name()} ended by itself")
+
+    async def report(self) -> tuple[bool, dict[str, Any]]:
+        """For ``/health/ready``: whether all is well, and what is not."""
+        problems = {one.name: one.error for one in self.plugins.loaded.values() if one.status is not Status.OK}
+        try:
+            await self.store.ping()
+            stored = True
+        except StoreError:
+            stored = False
+        bots = set(self.directory.bots())
+        unowned = len(bots - self.sender.owned) if self.sender else 0
+        report: dict[str, Any] = {
+            "status": "ready",
+            "store": "ok" if stored else "unreachable",
+            "plugins": problems or "ok",
+            "bots": {"used": len(bots), "owned": len(bots) - unowned},
+        }
+        if self.sinks is not None:
+            report["sinks"] = {name: round(lag, 1) for name, lag in self.sinks.lag().items()}
+        well = stored and not problems and not (unowned and self.sender)
+        if not well:
+            report["status"] = "not ready"
+        return well, report
+
+    async def deliver(self, plugin: str, record: Record) -> bool:
+        """Hand one record of the trace to one sink; True when it is done with."""
+        item = record.item
+        if plugin not in self.plugins.enabled(item.enterprise):
+            return True
+        hook = "on_event" if isinstance(item, Event) else "on_telegram_action"
+        ctx = Context(
+            now=utc_now(),
+            enterprise=self.directory.enterprises.get(item.enterprise),
+            locale=self.settings.plugins.call_settings(item.enterprise).locale(),
+            settings=self.plugins.settings(plugin, item.enterprise),
+        )
+        key = "event" if isinstance(item, Event) else "action"
+        outcomes = await self.plugins.dispatcher.every(hook, (plugin,), lambda _: {"ctx": ctx, key: item})
+        return not any(outcome.ending.failed for outcome in outcomes)
+
+
+def _with_superuser(directory: Directory, superuser: int | None) -> Directory:
+    """Everybody's messages also go to the superuser, once."""
+    if superuser is None:
+        return directory
+    chats = {}
+    for number in directory.enterprises:
+        own = directory.chats_of(number)
+        known = any(chat.id == superuser for chat in own)
+        chats[number] = own if known else (*own, Chat(id=superuser, name="superuser"))
+    return msgspec.structs.replace(directory, chats=chats)
+
+
+class _Publisher:
+    """Counts what hooks do wrong and says so, at most once a minute for each plugin and hook."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], float] = {}
+
+    def __call__(self, outcome: Outcome) -> None:
+        if outcome.ending not in {Ending.RAISED, Ending.TIMED_OUT}:
+            return
+        HOOK_FAILURES.labels(outcome.plugin, outcome.hook, outcome.ending).inc()
+        key = (outcome.plugin, outcome.hook)
+        now = time.monotonic()
+        if now - self._told.get(key, -60.0) >= 60.0:
+            self._told[key] = now
+            logger.error("plugin {}, hook {} {}: {}", outcome.plugin, outcome.hook, outcome.ending, outcome.error)
+
+
+def lifecycle_context(plugins: Plugins, settings: Settings) -> Callable[[str], dict[str, Any]]:
+    """Arguments for the lifecycle hooks of each plugin."""
+
+    def arguments(plugin: str) -> dict[str, Any]:
+        ctx = Context(
+            now=utc_now(),
+            locale=settings.plugins.defaults.locale(),
+            settings=plugins.settings(plugin, None),
+            process=settings,
+        )
+        return {"ctx": ctx}
+
+    return arguments
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings, plugins: Plugins) -> AsyncIterator[Store]:
+    """The store that a plugin opens, closed at the end; the plugins that started are shut down after it.
+
+    Raises:
+        ConfigError: no plugin opens a store, or it cannot be opened; with the remedy.
+    """
+    names, arguments = tuple(plugins.loaded), lifecycle_context(plugins, settings)
+    try:
+        store = None
+        for one in plugins.loaded.values():
+            if store is None and one.status is Status.OK and "open_store" in one.hooks:
+                store = await _open(one, arguments(one.name)["ctx"])
+        if store is None:
+            raise ConfigError("no plugin of plugins.toml opens a store; add [[plugin]] name = \"postgres\"")
+        try:
+            yield store
+        finally:
+            await store.close()
+    finally:
+        await plugins.dispatcher.every("shutdown", names, arguments)
+
+
+async def _open(one: Loaded, ctx: Context) -> Store | None:
+    """Called past the dispatcher: without a store there is no service, so its error is the process's own."""
+    store: Store | None = await one.plugin.open_store(ctx)
+    return store
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """A process with its roles, ready to take events inside the context.
+
+    Raises:
+        CallgramError: it cannot start; the text says why and what to do.
+    """
+    plugins = loader.load(settings, _Publisher())
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened_store(settings, plugins))
+        service = Service(settings, plugins, store)
+        await _start_plugins(service)
+        await service.reload()
+        service.run_part("directory", _reloading(service))
+        service.run_part("house", _keeping_house(service))
+        stack.push_async_callback(_end_parts, service)
+        if "sink" in settings.roles:
+            await stack.enter_async_context(_sinking(service))
+        if "send" in settings.roles:
+            await stack.enter_async_context(_sending(service))
+        if "plan" in settings.roles:
+            _plan(service)
+        await stack.enter_async_context(_serving(service))
+        gc.collect()
+        gc.freeze()  # aiogram's import leaves 187 000 objects, and a full collection was a pause of 142 ms
+        yield service
+        logger.info("stopping: requests first, then what is in flight")
+
+
+async def _start_plugins(service: Service) -> None:
+    """A plugin whose ``startup`` fails is out: required, that is the end; else it is said loudly."""
+    plugins = service.plugins
+    names, arguments = tuple(plugins.loaded), lifecycle_context(plugins, service.settings)
+    for outcome in await plugins.dispatcher.every("startup", names, arguments):
+        if outcome.ending.failed:
+            one = plugins.loaded[outcome.plugin]
+            if one.required:
+                raise PluginError(one.name, f"required, but {outcome.error}", hook="startup")
+            plugins.take_out(one.name, f"startup failed: {outcome.error}")
+            logger.error("plugin {} is out: {}", one.name, one.error)
+
+
+def _plan(service: Service) -> None:
+    from callgram.planner import Planner
+
+    planner = Planner(service.store, service.plugins, service.known, utc_now, woken=lambda: _wake_after_plan(service))
+    service.planner = planner
+    service.run_part("planner", planner.run())
+
+
+def _wake_after_plan(service: Service) -> None:
+    for part in (service.sender, service.sinks):
+        if part is not None:
+            part.wake()
+
+
+@asynccontextmanager
+async def _sending(service: Service) -> AsyncIterator[None]:
+    from callgram.sender import Sender
+    from callgram.telegram.limits import Limits
+    from callgram.telegram.session import TelegramSession  # aiogram: 2.7 s
+    from callgram.telegram.settings import SessionSettings
+
+    settings = service.settings
+    proxy = settings.proxy.reveal() if settings.proxy else None
+    session = TelegramSession(SessionSettings(api_url=settings.telegram_api_url, proxy=proxy))
+    sender = Sender(
+        service.store,
+        service.plugins,
+        service.known,
+        session,
+        Limits(settings.plugins.limits),
+        utc_now,
+        node=settings.node,
+        done=lambda: service.sinks.wake() if service.sinks else None,
+    )
+    service.sender = sender
+    sending = service.run_part("sender", sender.run())
+    try:
+        yield
+    finally:
+        service._parts.remove(sending)
+        sender.drain()
+        await sending
+        with suppress(StoreError):
+            await service.store.release_leases(settings.node)
+        await session.close()
+
+
+@asynccontextmanager
+async def _sinking(service: Service) -> AsyncIterator[None]:
+    from callgram.sinks import SinkRunner
+
+    names = service.plugins.dispatcher.plugins(*SINK_HOOKS)
+    runner = SinkRunner(service.store, names, service.deliver, now=utc_now, random=random.random)
+    service.sinks = runner
+    service.run_part("sinks", _sink_while_leased(service, runner))
+    try:
+        yield
+    finally:
+        await runner.stop()
+
+
+async def _sink_while_leased(service: Service, runner: Any) -> None:
+    """One node feeds the sinks; another takes over when its lease runs out."""
+    node, task = f"{service.settings.node} sinks", None
+    try:
+        while True:
+            held = None
+            with suppress(StoreError):
+                held = SINKS in await service.store.hold_leases(node, [SINKS], ttl_s=6.0)
+            if held and task is None:
+                task = asyncio.create_task(runner.run(), name="sink runner")
+            elif held is False and task is not None:
+                await runner.stop()
+                task = None
+            if task is not None and task.done():
+                task.result()
+            for name, lag in runner.lag().items():
+                SINK_LAG.labels(name).set(lag)
+            await asyncio.sleep(1.5)
+    finally:
+        await runner.stop()
+        if task is not None:
+            await task
+        with suppress(StoreError):
+            await service.store.release_leases(node)
+
+
+@asynccontextmanager
+async def _serving(service: Service) -> AsyncIterator[None]:
+    """The HTTP server: takes requests inside the context; at its end the last ones are answered first."""
+    import uvicorn
+
+    from callgram.http import make_app
+    from callgram.ingest import Ingest
+
+    settings, ingest, writing = service.settings, None, None
+    if "ingest" in settings.roles:
+        ingest = Ingest(service.store, service.known, utc_now, stored=service.wake)
+        writing = service.run_part("ingest", ingest.run())
+    routes: list[Any] = []
+    answers = await service.plugins.dispatcher.every(
+        "http_routes", tuple(service.plugins.loaded), lifecycle_context(service.plugins, settings)
+    )
+    for outcome in answers:
+        routes += outcome.value or []
+    config = uvicorn.Config(
+        make_app(ingest, service.report, routes),
+        loop="none",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    listening = _listen(settings.host, settings.port)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listening])
+    host, port = listening.getsockname()[:2]
+    service.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    ticking = service.run_part("http", server.main_loop())
+    try:
+        yield
+    finally:
+        service._parts.remove(ticking)
+        server.should_exit = True
+        await ticking
+        await server.shutdown(sockets=[listening])
+        if writing is not None:
+            service._parts.remove(writing)
+            writing.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; set CALLGRAM_HOST and CALLGRAM_PORT") from None
+    listening.listen(2048)
+    listening.setblocking(False)
+    return listening
+
+
+async def _reloading(service: Service) -> None:
+    while True:
+        await asyncio.sleep(RELOAD_S)
+        try:
+            await service.reload()
+        except StoreError as error:
+            logger.warning("the directory is not reloaded: {}", error)
+            await asyncio.sleep(1.0)
+
+
+async def _keeping_house(service: Service) -> None:
+    while True:
+        try:
+            await service.store.keep_house(now=utc_now(), retention_days=service.settings.plugins.retention_days)
+        except StoreError as error:
+            logger.warning("the house is not kept: {}", error)
+        await asyncio.sleep(HOUSE_S)
+
+
+async def _end_parts(service: Service) -> None:
+    for task in service._parts:
+        task.cancel()
+    await asyncio.gather(*service._parts, return_exceptions=True)

@@ -1,0 +1,235 @@
+"""The store: what callgram asks of a database. ``plugins/callgram_postgres`` answers it, ``callgram.testing`` has its twin.
+
+One conformance suite (tests/integration/test_store_conformance.py) runs over every implementation. All times are aware
+UTC. Methods raise :class:`callgram.errors.StoreError` when the database cannot be reached; nothing is half done then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from callgram.calls.facts import Facts
+from callgram.cards import Card, Mode, Shown, Stage, Urgency
+from callgram.context import Chat, Directory, Enterprise
+from callgram.events import Event, Kind
+from callgram.trace import Action, Record
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event to store. ``digest`` recognises its repetition within ``repeat_s`` seconds."""
+
+    enterprise: str
+    kind: Kind
+    unique_id: str
+    received_at: datetime
+    digest: bytes
+    repeat_s: float
+    body: bytes
+
+
+class CallRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as the planner leaves it. ``keys`` are new ones to find it by; ``timer_at`` is when to look at it again."""
+
+    facts: Facts
+    unique_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    timer_at: datetime | None
+    keys: frozenset[str] = frozenset()
+
+
+class CardRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chat should see from now on. The planner's half of a :class:`~callgram.cards.Card`."""
+
+    call_id: int
+    chat_id: int
+    bot_id: int
+    stage: Stage
+    replaces: frozenset[Stage]
+    version: int
+    mode: Mode
+    urgency: Urgency
+    due_at: datetime
+
+
+class Planned(msgspec.Struct, kw_only=True):
+    """Everything that planning one batch decided; committed as a whole or not at all.
+
+    ``absorbed`` is ``{call that turned out to be a part: the call it belongs to}``: its keys, events and visible messages
+    pass to the survivor. ``done`` is ``{event id: call id}``, ``failed`` ``{event id: what went wrong}``.
+    """
+
+    calls: list[CallRow] = []
+    absorbed: dict[int, int] = {}
+    cards: list[CardRow] = []
+    skips: list[Action] = []
+    done: dict[int, int] = {}
+    failed: dict[int, str] = {}
+
+
+class Batch(Protocol):
+    """One enterprise's events in hand, inside a transaction that nobody else plans in."""
+
+    enterprise: str
+    events: Sequence[Event]
+    due: Sequence[Facts]
+
+    async def find(self, keys: Iterable[str]) -> list[tuple[Facts, frozenset[str]]]:
+        """The calls that have one of ``keys``, each with those of the keys that it has.
+
+        A weak key (callgram.calls.book.is_weak) of a call that ended more than GRACE ago is not found.
+        """
+        ...
+
+    async def cards(self, call_ids: Iterable[int]) -> list[Card]: ...
+
+    async def commit(self, planned: Planned) -> None:
+        """Write all of ``planned`` and end the transaction. Without it, leaving the context undoes everything."""
+        ...
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A card that this node now has in hand, with the newest facts of its call.
+
+    ``ambiguous`` is true when an earlier owner had it in hand and never reported: its last send may have happened.
+    """
+
+    card: Card
+    facts: Facts
+    ambiguous: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a claimed card. ``released`` gives it back; ``retry_at`` makes it due again then, even if its
+    version did not change; without it the card is due again only if the planner has changed it meanwhile."""
+
+    enterprise: str
+    call_id: int
+    chat_id: int
+    bot_id: int
+    fence: int
+    version: int
+    shown: tuple[Shown, ...]
+    actions: tuple[Action, ...] = ()
+    released: bool = True
+    retry_at: datetime | None = None
+    attempts: int = 0
+
+
+class ChatLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat (``chat_id`` 0: a whole bot) that takes nothing until ``until``; ``None`` is until somebody resumes it."""
+
+    bot_id: int
+    chat_id: int
+    until: datetime | None
+    reason: str
+
+
+class Store(Protocol):
+    """See the module. Implementations start usable (``open_store`` returned them connected and migrated)."""
+
+    async def close(self) -> None: ...
+
+    async def ping(self) -> None:
+        """Raise StoreError unless the database answers."""
+        ...
+
+    # administration
+
+    async def directory(self) -> Directory: ...
+
+    async def put_enterprise(self, enterprise: Enterprise) -> None:
+        """Add or change. Raises ConfigError when another enterprise has the token already."""
+        ...
+
+    async def add_subscriber(self, number: str, chat: Chat) -> bool:
+        """True when the chat was not subscribed to the enterprise's bot before. Raises ConfigError: unknown enterprise."""
+        ...
+
+    async def remove_subscriber(self, number: str, chat_id: int) -> bool: ...
+
+    # ingest
+
+    async def append(self, events: Sequence[NewEvent]) -> list[bool]:
+        """Store ``events`` in one durable transaction; False marks a repetition, which is not stored again."""
+        ...
+
+    # planner
+
+    def plan(self, *, now: datetime, limit: int) -> AbstractAsyncContextManager[Batch | None]:
+        """Take one enterprise that has events to plan or calls whose timer ran out, and nobody else in hand."""
+        ...
+
+    # sender
+
+    async def hold_leases(self, node: str, bots: Iterable[int], *, ttl_s: float) -> Mapping[int, int]:
+        """Take or renew the lease of each of ``bots`` that is free, expired or already this node's: ``{bot: fence}``.
+
+        The fence grows when the lease changes hands, and when a node that restarted takes its own lease again with
+        ``fresh_leases``. By the database's clock.
+        """
+        ...
+
+    async def release_leases(self, node: str) -> None: ...
+
+    async def exchange(
+        self,
+        progress: Sequence[Progress],
+        *,
+        leases: Mapping[int, int],
+        busy: Sequence[tuple[int, int]],
+        limit: int,
+        now: datetime,
+    ) -> list[Claim]:
+        """In one durable transaction: write ``progress``, then claim at most one due card of each (bot, chat) that is not
+        in ``busy``, most urgent first, for bots in ``leases`` that are still leased to this fence.
+
+        Progress with a fence that is no longer the lease's is written as actions only; the card belongs to another node.
+        """
+        ...
+
+    async def next_due(self, bots: Iterable[int]) -> datetime | None:
+        """When the next card of ``bots`` will be due (held, or waiting to be retried)."""
+        ...
+
+    async def sent_ids(self, bot_id: int, chat_id: int, around: datetime) -> list[tuple[int, datetime]]:
+        """``[(message id, sent at)]`` of the executed sends within an hour around ``around`` that share the chat's id
+        counter: all private chats of the bot (and basic groups) have one, a supergroup its own (rules R92, R93)."""
+        ...
+
+    async def move_chat(self, bot_id: int, old: int, new: int) -> None:
+        """A group became a supergroup: its subscription and its cards pass to the new id; old messages are forgotten."""
+        ...
+
+    async def limit_chat(self, limit: ChatLimit) -> None: ...
+
+    async def lift_limit(self, bot_id: int, chat_id: int) -> bool: ...
+
+    async def limits(self) -> list[ChatLimit]: ...
+
+    # sinks
+
+    async def cursor(self, sink: str) -> str:
+        """Where ``sink`` is; a new sink starts at the beginning of what is kept."""
+        ...
+
+    async def save_cursor(self, sink: str, cursor: str) -> None: ...
+
+    async def trace(self, after: str, *, limit: int) -> list[Record]:
+        """Events and actions in commit order behind ``after``, only those that nothing can slip in front of any more."""
+        ...
+
+    async def trace_of(self, enterprise: str, unique_id: str) -> list[Record]:
+        """The trace of the call that any leg's ``unique_id`` (or Linkedid) belongs to, oldest first."""
+        ...
+
+    # upkeep
+
+    async def keep_house(self, *, now: datetime, retention_days: int) -> None:
+        """Make the coming days' partitions, drop those past the retention, forget keys of calls that ended long ago."""
+        ...

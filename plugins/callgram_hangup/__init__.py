@@ -1,0 +1,72 @@
+"""Hangup: how a call with the outside ended. Plans the last stage and draws the one final message of a call."""
+
+from __future__ import annotations
+
+import msgspec
+
+from callgram import (
+    Call,
+    Chat,
+    Context,
+    Direction,
+    Event,
+    Message,
+    Plan,
+    Result,
+    Stage,
+    catalogue,
+    duration,
+    escape,
+    hookimpl,
+    html_lines,
+    lines,
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``show_line``: whether the final message names the line that the call came or went through."""
+
+    show_line: bool = True
+
+
+@hookimpl
+async def plan_message(ctx: Context, call: Call, event: Event) -> Plan | None:
+    if not call.ended or call.direction is Direction.INTERNAL:
+        return None
+    return Plan(stage=Stage.HANGUP, replaces=frozenset({Stage.START, Stage.DIAL, Stage.BRIDGE}))
+
+
+@hookimpl(trylast=True)
+async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+    if stage is not Stage.HANGUP or call.direction is Direction.INTERNAL:
+        return None
+    words = catalogue(__name__, ctx.locale.language)
+    return html_lines(
+        words[f"{call.direction}_{call.result}"],
+        lines.client(call, ctx.locale),
+        managers(call),
+        lines.transfer(call, ctx.locale),
+        f"📡{escape(call.line)}" if call.line and ctx.settings.show_line else "",
+        lines.began(call, ctx.locale),
+        lasted(call, ctx.locale.language),
+        words["closed"] if call.closed else "",
+    )
+
+
+def managers(call: Call) -> str:
+    """Who talked last; of a missed call everybody who was rung; of an outgoing one who dialled."""
+    if call.result is Result.ANSWERED and call.talkers:
+        return lines.party(call.talkers[-1])
+    if call.direction is Direction.OUTGOING:
+        return lines.party(call.caller) if call.caller else ""
+    return lines.parties(call.rung)
+
+
+def lasted(call: Call, language: str) -> str:
+    """Talk time where bridges told it, ringing time when nobody answered, and which of the two it is."""
+    words = catalogue(__name__, language)
+    if call.talk_s is not None:
+        return words["talk"].format(time=duration(call.talk_s))
+    if call.wait_s:
+        return words["rang"].format(time=duration(call.wait_s))
+    return ""

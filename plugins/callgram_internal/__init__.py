@@ -1,0 +1,55 @@
+"""Internal: one extension calls another. Plans every stage of inside calls and draws their messages.
+
+Without this plugin inside calls are not shown at all. They have no start, and old hosts send no dial for them.
+"""
+
+from __future__ import annotations
+
+from callgram import (
+    Call,
+    Chat,
+    Context,
+    Direction,
+    Event,
+    Message,
+    Plan,
+    Stage,
+    catalogue,
+    duration,
+    hookimpl,
+    html_lines,
+    lines,
+)
+
+
+@hookimpl
+async def plan_message(ctx: Context, call: Call, event: Event) -> Plan | None:
+    if call.direction is not Direction.INTERNAL:
+        return None
+    if call.ended:
+        return Plan(stage=Stage.HANGUP, replaces=frozenset({Stage.DIAL, Stage.BRIDGE}))
+    if call.talkers:
+        return Plan(stage=Stage.BRIDGE, replaces=frozenset({Stage.DIAL}))
+    return Plan(stage=Stage.DIAL) if call.dialled else None
+
+
+@hookimpl(trylast=True)
+async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+    if call.direction is not Direction.INTERNAL:
+        return None
+    words = catalogue(__name__, ctx.locale.language)
+    if stage is Stage.HANGUP:
+        lasted = words["talk"].format(time=duration(call.talk_s)) if call.talk_s is not None else ""
+        if call.wait_s:
+            lasted = words["rang"].format(time=duration(call.wait_s))
+        closed = words["closed"] if call.closed else ""
+        return html_lines(words[str(call.result)], pair(call, "➡️"), lines.began(call, ctx.locale), lasted, closed)
+    if stage is Stage.BRIDGE:
+        return html_lines(pair(call, "📞➡️"))
+    return html_lines(words["dial"], pair(call, "➡️"))
+
+
+def pair(call: Call, arrow: str) -> str:
+    """``☎️150 ➡️ ☎️151``; the caller alone when nobody told whom he called."""
+    called = call.talkers[-1:] or call.ringing[:1]
+    return f"{lines.party(call.caller)} {arrow} {lines.party(called[0])}" if called else lines.party(call.caller)

@@ -1,0 +1,75 @@
+-- name: migration_lock
+-- Held to the end of the transaction: one process changes tables at a time.
+SELECT pg_advisory_xact_lock(hashtext('callgram schema'))
+
+-- name: try_house_lock
+-- As migration_lock, but answers false where somebody else keeps house.
+SELECT pg_try_advisory_xact_lock(hashtext('callgram house'))
+
+-- name: make_migrations_table
+-- Which migrations this database has.
+CREATE TABLE IF NOT EXISTS callgram_migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+
+-- name: applied_migrations
+-- The numbers of the migrations that this database has.
+SELECT number FROM callgram_migrations
+
+-- name: note_migration
+-- Remember that a migration was applied.
+INSERT INTO callgram_migrations (number, name) VALUES ($1, $2)
+
+-- name: partitions
+-- The day partitions that there are. half_gone: a detach was cut short and has to be finished.
+SELECT p.relname AS parent, c.relname AS name, i.inhdetachpending AS half_gone
+FROM pg_inherits AS i
+JOIN pg_class AS c ON c.oid = i.inhrelid
+JOIN pg_class AS p ON p.oid = i.inhparent
+WHERE p.relname = ANY($1::text[]) AND p.relnamespace = current_schema::regnamespace
+
+-- name: lost_partitions
+-- Tables that were day partitions and were detached, but not dropped.
+SELECT c.relname AS name
+FROM pg_class AS c
+WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relnamespace = current_schema::regnamespace
+    AND c.relname ~ ('^(' || array_to_string($1::text[], '|') || ')_[0-9]{8}$')
+
+-- name: forget_calls
+-- Drop at most 2000 calls that started and, where they did, ended before $1, with their cards and keys; answers how many.
+WITH old AS (
+    SELECT c.part, c.enterprise, c.id
+    FROM calls AS c
+    WHERE c.started_at < $1 AND (c.ended_at IS NULL OR c.ended_at < $1)
+    LIMIT 2000
+    FOR UPDATE SKIP LOCKED
+),
+cards AS (
+    DELETE FROM telegram_messages AS m
+    USING old
+    WHERE m.part = old.part AND m.enterprise = old.enterprise AND m.call_id = old.id
+),
+keys AS (
+    DELETE FROM call_keys AS k
+    USING old
+    WHERE k.part = old.part AND k.enterprise = old.enterprise AND k.call_id = old.id
+),
+gone AS (
+    DELETE FROM calls AS c
+    USING old
+    WHERE c.part = old.part AND c.enterprise = old.enterprise AND c.id = old.id
+    RETURNING 1
+)
+SELECT count(*) FROM gone
+
+-- name: forget_weak_keys
+-- Drop the weak keys of calls that ended before $1.
+DELETE FROM call_keys AS k
+USING calls AS c
+WHERE k.weak AND c.part = k.part AND c.enterprise = k.enterprise AND c.id = k.call_id AND c.ended_at < $1
+
+-- name: forget_limits
+-- Drop the limits that ended before $1.
+DELETE FROM chat_limit WHERE until < $1

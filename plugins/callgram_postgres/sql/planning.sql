@@ -1,0 +1,194 @@
+-- name: pick_pending
+-- Lock the first enterprise behind ($1, $2) that has events to plan and that nobody plans. locked is false for an
+-- enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of what is not done,
+-- so that neither old events nor a flood of one enterprise make it slow.
+WITH RECURSIVE pending AS (
+    (
+        SELECT e.part, e.enterprise
+        FROM call_events AS e
+        WHERE NOT e.done AND (e.part, e.enterprise) > ($1::smallint, $2::text)
+        ORDER BY e.part, e.enterprise
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT following.part, following.enterprise
+    FROM pending AS p
+    CROSS JOIN LATERAL (
+        SELECT e.part, e.enterprise
+        FROM call_events AS e
+        WHERE NOT e.done AND (e.part, e.enterprise) > (p.part, p.enterprise)
+        ORDER BY e.part, e.enterprise
+        LIMIT 1
+    ) AS following
+)
+SELECT p.part, p.enterprise, q.enterprise IS NOT NULL AS locked
+FROM pending AS p
+LEFT JOIN LATERAL (
+    SELECT k.enterprise
+    FROM enterprise_queue AS k
+    WHERE k.part = p.part AND k.enterprise = p.enterprise
+    FOR UPDATE SKIP LOCKED
+) AS q ON true
+WHERE q.enterprise IS NOT NULL
+    OR NOT EXISTS (SELECT FROM enterprise_queue AS k WHERE k.part = p.part AND k.enterprise = p.enterprise)
+LIMIT 1
+
+-- name: pick_due
+-- Lock an enterprise that has a call whose timer ran out by $1 and that nobody plans. As pick_pending.
+WITH due AS (
+    SELECT DISTINCT d.part, d.enterprise
+    FROM (SELECT c.part, c.enterprise FROM calls AS c WHERE c.timer_at <= $1 ORDER BY c.timer_at LIMIT 500) AS d
+)
+SELECT p.part, p.enterprise, q.enterprise IS NOT NULL AS locked
+FROM due AS p
+LEFT JOIN LATERAL (
+    SELECT k.enterprise
+    FROM enterprise_queue AS k
+    WHERE k.part = p.part AND k.enterprise = p.enterprise
+    FOR UPDATE SKIP LOCKED
+) AS q ON true
+WHERE q.enterprise IS NOT NULL
+    OR NOT EXISTS (SELECT FROM enterprise_queue AS k WHERE k.part = p.part AND k.enterprise = p.enterprise)
+LIMIT 1
+
+-- name: add_queue
+-- Make the row by which an enterprise is locked.
+INSERT INTO enterprise_queue (part, enterprise) VALUES ($1, $2) ON CONFLICT DO NOTHING
+
+-- name: pending_events
+-- The oldest $3 events of an enterprise that are not planned.
+SELECT e.id, e.kind, e.received_at, e.body
+FROM call_events AS e
+WHERE e.part = $1 AND e.enterprise = $2 AND NOT e.done
+ORDER BY e.id
+LIMIT $3
+
+-- name: due_calls
+-- The calls of an enterprise whose timer ran out by $3, at most $4.
+SELECT c.facts
+FROM calls AS c
+WHERE c.part = $1 AND c.enterprise = $2 AND c.timer_at <= $3
+ORDER BY c.timer_at
+LIMIT $4
+
+-- name: find_calls
+-- The calls that have one of the keys $3; weak keys of calls that ended before $4 do not count.
+SELECT c.id, k.key, c.facts
+FROM call_keys AS k
+JOIN calls AS c ON c.part = k.part AND c.enterprise = k.enterprise AND c.id = k.call_id
+WHERE k.part = $1 AND k.enterprise = $2 AND k.key = ANY($3::text[])
+    AND (NOT k.weak OR c.ended_at IS NULL OR c.ended_at >= $4)
+
+-- name: cards_of
+-- The cards of calls.
+SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at,
+    m.shown || m.gained AS shown, m.claimed_stage, m.claimed_fence, m.attempts
+FROM telegram_messages AS m
+WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = ANY($3::bigint[])
+
+-- name: write_plan
+-- Everything that one batch decided, but for absorbed calls: calls, keys, cards, skips, and which events are done.
+-- A card's version only ever grows, so that a sender who has it in hand sees that it changed. A card that changes its
+-- bot starts anew: message ids are each bot's own. Weak keys of calls that ended before $13 go as their names are used again.
+WITH put_calls AS (
+    INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at, timer_at)
+    SELECT $1, $2, g.*
+    FROM unnest($3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[]) AS g
+    ON CONFLICT (part, enterprise, id) DO UPDATE
+    SET facts = excluded.facts, unique_id = excluded.unique_id, started_at = excluded.started_at,
+        ended_at = excluded.ended_at, timer_at = excluded.timer_at
+),
+spent_keys AS (
+    DELETE FROM call_keys AS k
+    USING calls AS c
+    WHERE k.part = $1 AND k.enterprise = $2 AND k.key = ANY($12::text[]) AND k.weak
+        AND c.part = $1 AND c.enterprise = $2 AND c.id = k.call_id AND c.ended_at < $13
+),
+put_keys AS (
+    INSERT INTO call_keys (part, enterprise, call_id, key, weak)
+    SELECT $1, $2, g.* FROM unnest($9::bigint[], $10::text[], $11::boolean[]) AS g
+    ON CONFLICT DO NOTHING
+),
+put_cards AS (
+    INSERT INTO telegram_messages AS m
+        (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at)
+    SELECT $1, $2, g.*
+    FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[],
+        $21::smallint[], $22::timestamptz[]) AS g (call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at)
+    ORDER BY g.call_id, g.chat_id
+    ON CONFLICT (part, enterprise, call_id, chat_id) DO UPDATE
+    SET stage = excluded.stage, replaces = excluded.replaces, version = greatest(excluded.version, m.version + 1),
+        mode = excluded.mode, urgency = excluded.urgency, due_at = excluded.due_at, bot_id = excluded.bot_id,
+        shown = CASE WHEN m.bot_id = excluded.bot_id THEN m.shown ELSE '[]' END,
+        gained = CASE WHEN m.bot_id = excluded.bot_id THEN m.gained ELSE '[]' END,
+        claimed_stage = CASE WHEN m.bot_id = excluded.bot_id THEN m.claimed_stage END,
+        claimed_fence = CASE WHEN m.bot_id = excluded.bot_id THEN m.claimed_fence END
+),
+put_skips AS (
+    INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
+        reason, took_s)
+    SELECT g.*
+    FROM unnest($27::smallint[], $28::text[], $29::timestamptz[], $30::bigint[], $31::text[], $32::bigint[], $33::bigint[],
+        $34::text[], $35::text[], $36::bigint[], $37::text[], $38::text[], $39::text[], $40::float8[]) AS g
+)
+UPDATE call_events AS e
+SET done = true, call_id = g.call_id, failed = g.failed
+FROM unnest($23::bigint[], $24::timestamptz[], $25::bigint[], $26::text[]) AS g (id, received_at, call_id, failed)
+WHERE e.part = $1 AND e.id = g.id AND e.received_at = g.received_at
+
+-- name: lock_cards
+-- Lock the cards of calls in the order in which everybody locks cards.
+SELECT FROM telegram_messages AS m
+WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = ANY($3::bigint[])
+ORDER BY m.part, m.enterprise, m.call_id, m.chat_id
+FOR UPDATE
+
+-- name: absorb_calls
+-- Mark calls as parts of others, with those that they had absorbed themselves.
+UPDATE calls AS c
+SET absorbed_into = g.winner, timer_at = NULL
+FROM unnest($3::bigint[], $4::bigint[]) AS g (loser, winner)
+WHERE c.part = $1 AND c.enterprise = $2 AND (c.id = g.loser OR c.absorbed_into = g.loser)
+
+-- name: absorb_keys
+-- Hand the keys of absorbed calls to their survivors.
+WITH lost AS (
+    DELETE FROM call_keys AS k
+    USING unnest($3::bigint[], $4::bigint[]) AS g (loser, winner)
+    WHERE k.part = $1 AND k.enterprise = $2 AND k.call_id = g.loser
+    RETURNING k.key, g.winner, k.weak
+)
+INSERT INTO call_keys (part, enterprise, key, call_id, weak)
+SELECT DISTINCT $1::smallint, $2::text, lost.key, lost.winner, lost.weak FROM lost
+ON CONFLICT DO NOTHING
+
+-- name: absorb_events
+-- Hand the events of absorbed calls to their survivors.
+UPDATE call_events AS e
+SET call_id = g.winner
+FROM unnest($3::bigint[], $4::bigint[]) AS g (loser, winner)
+WHERE e.part = $1 AND e.enterprise = $2 AND e.call_id = g.loser
+
+-- name: absorb_cards
+-- Hand the messages of the absorbed call $3 to the cards of $4 in the same chats, which are due then at $5; a card that
+-- has no counterpart moves as it is. A card in flight passes its claim on, so that its report, or its being ambiguous,
+-- finds the survivor.
+WITH lost AS (
+    DELETE FROM telegram_messages AS m
+    WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3
+    RETURNING m.*
+)
+INSERT INTO telegram_messages AS w (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency,
+    due_at, gained, claimed_stage, claimed_fence, ambiguous, attempts)
+SELECT part, enterprise, $4, chat_id, bot_id, stage, replaces, version + 1, mode, urgency, $5, shown || gained, claimed_stage,
+    claimed_fence, ambiguous, attempts
+FROM lost
+ORDER BY chat_id
+ON CONFLICT (part, enterprise, call_id, chat_id) DO UPDATE
+SET gained = w.gained || excluded.gained,
+    version = w.version + 1,
+    due_at = least(w.due_at, excluded.due_at),
+    claimed_stage = CASE WHEN w.claimed_fence IS NULL THEN excluded.claimed_stage ELSE w.claimed_stage END,
+    claimed_fence = coalesce(w.claimed_fence, excluded.claimed_fence),
+    ambiguous = CASE WHEN w.claimed_fence IS NULL THEN excluded.ambiguous ELSE w.ambiguous END
+WHERE w.bot_id = excluded.bot_id AND (excluded.gained <> '[]' OR excluded.claimed_fence IS NOT NULL)

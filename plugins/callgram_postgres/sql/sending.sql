@@ -1,0 +1,205 @@
+-- name: hold_leases
+-- Take or renew leases for the node $1 over $4 seconds; $3 are the fences that this process holds, 0 for none.
+WITH given AS (
+    SELECT * FROM unnest($2::bigint[], $3::bigint[]) AS g (bot_id, held)
+),
+mine AS (
+    SELECT l.bot_id, l.owner = $1 AND l.fence = g.held AS kept
+    FROM given AS g
+    JOIN bot_lease AS l ON l.bot_id = g.bot_id
+    WHERE l.owner = $1 OR l.until < clock_timestamp()
+    ORDER BY l.bot_id
+    FOR UPDATE OF l SKIP LOCKED
+),
+taken AS (
+    UPDATE bot_lease AS l
+    SET owner = $1, fence = CASE WHEN m.kept THEN l.fence ELSE l.fence + 1 END,
+        until = clock_timestamp() + make_interval(secs => $4)
+    FROM mine AS m
+    WHERE l.bot_id = m.bot_id
+    RETURNING l.bot_id, l.fence
+),
+made AS (
+    INSERT INTO bot_lease (bot_id, owner, fence, until)
+    SELECT g.bot_id, $1, 1, clock_timestamp() + make_interval(secs => $4)
+    FROM given AS g
+    WHERE NOT EXISTS (SELECT FROM bot_lease AS l WHERE l.bot_id = g.bot_id)
+    ORDER BY g.bot_id
+    ON CONFLICT DO NOTHING
+    RETURNING bot_id, fence
+)
+SELECT bot_id, fence FROM taken
+UNION ALL
+SELECT bot_id, fence FROM made
+
+-- name: release_leases
+-- Let the leases of the node $1 run out now. Fences stay, the next owner's are higher.
+UPDATE bot_lease SET until = '-infinity' WHERE owner = $1
+
+-- name: write_progress
+-- Record what became of cards that are still in hand with that fence; answers which. A version that the planner has
+-- changed meanwhile keeps the planner's due_at.
+WITH given AS (
+    SELECT *
+    FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::jsonb[],
+        $8::boolean[], $9::timestamptz[], $10::integer[])
+        AS g (part, enterprise, call_id, chat_id, fence, version, shown, released, retry_at, attempts)
+),
+held AS (
+    SELECT m.part, m.enterprise, m.call_id, m.chat_id
+    FROM given AS g
+    JOIN telegram_messages AS m
+        ON m.part = g.part AND m.enterprise = g.enterprise AND m.call_id = g.call_id AND m.chat_id = g.chat_id
+    WHERE m.claimed_fence = g.fence
+    ORDER BY m.part, m.enterprise, m.call_id, m.chat_id
+    FOR UPDATE OF m
+)
+UPDATE telegram_messages AS m
+SET shown = g.shown,
+    attempts = g.attempts,
+    claimed_stage = CASE WHEN g.released THEN NULL ELSE m.claimed_stage END,
+    claimed_fence = CASE WHEN g.released THEN NULL ELSE m.claimed_fence END,
+    ambiguous = m.ambiguous AND NOT g.released,
+    due_at = CASE WHEN g.released AND m.version = g.version THEN g.retry_at ELSE m.due_at END
+FROM held AS h
+JOIN given AS g ON g.part = h.part AND g.enterprise = h.enterprise AND g.call_id = h.call_id AND g.chat_id = h.chat_id
+WHERE m.part = h.part AND m.enterprise = h.enterprise AND m.call_id = h.call_id AND m.chat_id = h.chat_id
+RETURNING m.enterprise, m.call_id, m.chat_id
+
+-- name: write_actions
+-- Add to the trace what Telegram was asked.
+INSERT INTO telegram_actions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
+    reason, took_s)
+SELECT g.*
+FROM unnest($1::smallint[], $2::text[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+    $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::float8[]) AS g
+
+-- name: survivor_card
+-- Lock the card of the call that absorbed $3, in the chat $4.
+SELECT m.call_id, m.claimed_fence, m.shown, m.gained
+FROM calls AS c
+JOIN telegram_messages AS m ON m.part = c.part AND m.enterprise = c.enterprise AND m.call_id = c.absorbed_into
+WHERE c.part = $1 AND c.enterprise = $2 AND c.id = $3 AND m.chat_id = $4 AND m.bot_id = $5
+FOR UPDATE OF m
+
+-- name: report_to_survivor
+-- Record on a survivor's card what became of an absorbed one: $5 its messages, $6 whether the claim ends, due at $7.
+UPDATE telegram_messages AS m
+SET shown = $5, gained = '[]', version = m.version + 1, due_at = least(m.due_at, $7),
+    claimed_stage = CASE WHEN $6 THEN NULL ELSE m.claimed_stage END,
+    claimed_fence = CASE WHEN $6 THEN NULL ELSE m.claimed_fence END,
+    ambiguous = m.ambiguous AND NOT $6
+WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
+
+-- name: claim_cards
+-- Take the most urgent due card of each chat that takes messages and is not in $3, $4 (bots, chats), at most $6, for the
+-- leases $1, $2 (bots, fences) that are still held. Steps from chat to chat through the index, so that the backlog of one
+-- chat makes it slow for nobody. A card that has a claim of this fence already is one whose answer was lost on the way.
+-- Changes nothing, and so costs no flush, where nothing is due.
+WITH RECURSIVE bots AS (
+    SELECT g.bot_id, g.fence
+    FROM unnest($1::bigint[], $2::bigint[]) AS g (bot_id, fence)
+    JOIN bot_lease AS l ON l.bot_id = g.bot_id AND l.fence = g.fence AND l.until > clock_timestamp()
+    WHERE NOT EXISTS (
+        SELECT FROM chat_limit AS c WHERE c.bot_id = g.bot_id AND c.chat_id = 0 AND (c.until IS NULL OR c.until > $5)
+    )
+),
+chats AS (
+    SELECT b.bot_id, b.fence, f.chat_id
+    FROM bots AS b
+    CROSS JOIN LATERAL (
+        SELECT m.chat_id
+        FROM telegram_messages AS m
+        WHERE m.bot_id = b.bot_id AND m.due_at IS NOT NULL
+        ORDER BY m.chat_id
+        LIMIT 1
+    ) AS f
+    UNION ALL
+    SELECT c.bot_id, c.fence, n.chat_id
+    FROM chats AS c
+    CROSS JOIN LATERAL (
+        SELECT m.chat_id
+        FROM telegram_messages AS m
+        WHERE m.bot_id = c.bot_id AND m.due_at IS NOT NULL AND m.chat_id > c.chat_id
+        ORDER BY m.chat_id
+        LIMIT 1
+    ) AS n
+),
+best AS (
+    SELECT c.fence, b.*
+    FROM chats AS c
+    CROSS JOIN LATERAL (
+        SELECT m.part, m.enterprise, m.call_id, m.chat_id, m.urgency, m.due_at
+        FROM telegram_messages AS m
+        WHERE m.bot_id = c.bot_id AND m.chat_id = c.chat_id AND m.due_at <= $5
+        ORDER BY m.urgency, m.due_at
+        LIMIT 1
+    ) AS b
+    WHERE NOT EXISTS (
+        SELECT FROM unnest($3::bigint[], $4::bigint[]) AS y (bot_id, chat_id)
+        WHERE y.bot_id = c.bot_id AND y.chat_id = c.chat_id
+    )
+    AND NOT EXISTS (
+        SELECT FROM chat_limit AS t
+        WHERE t.bot_id = c.bot_id AND t.chat_id = c.chat_id AND (t.until IS NULL OR t.until > $5)
+    )
+    ORDER BY b.urgency, b.due_at
+    LIMIT $6
+),
+taken AS (
+    SELECT m.part, m.enterprise, m.call_id, m.chat_id, b.fence
+    FROM best AS b
+    JOIN telegram_messages AS m
+        ON m.part = b.part AND m.enterprise = b.enterprise AND m.call_id = b.call_id AND m.chat_id = b.chat_id
+    WHERE m.due_at <= $5
+    FOR UPDATE OF m SKIP LOCKED
+)
+UPDATE telegram_messages AS m
+SET claimed_stage = m.stage,
+    claimed_fence = t.fence,
+    ambiguous = m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence),
+    shown = m.shown || m.gained,
+    gained = '[]'
+FROM taken AS t
+WHERE m.part = t.part AND m.enterprise = t.enterprise AND m.call_id = t.call_id AND m.chat_id = t.chat_id
+RETURNING m.part, m.enterprise, m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at,
+    m.shown, m.claimed_stage, m.claimed_fence, m.attempts, m.ambiguous
+
+-- name: facts_of
+-- The facts of calls. Read behind the claim, so that they are at least as new as the claimed version.
+SELECT c.enterprise, c.id, c.facts
+FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS g (part, enterprise, id)
+JOIN calls AS c ON c.part = g.part AND c.enterprise = g.enterprise AND c.id = g.id
+
+-- name: next_due
+-- The next moment at which a card of the bots $1 becomes due, or a limit of theirs ends.
+SELECT least(
+    (
+        SELECT min(f.due_at)
+        FROM unnest($1::bigint[]) AS b (bot_id)
+        CROSS JOIN LATERAL (
+            SELECT m.due_at
+            FROM telegram_messages AS m
+            WHERE m.bot_id = b.bot_id AND m.due_at > clock_timestamp()
+            ORDER BY m.due_at
+            LIMIT 1
+        ) AS f
+    ),
+    (SELECT min(c.until) FROM chat_limit AS c WHERE c.bot_id = ANY($1::bigint[]) AND c.until > clock_timestamp())
+)
+
+-- name: limit_chat
+-- Have a chat, or with chat 0 a bot, take nothing for a while.
+INSERT INTO chat_limit (bot_id, chat_id, until, reason) VALUES ($1, $2, $3, $4)
+ON CONFLICT (bot_id, chat_id) DO UPDATE SET until = excluded.until, reason = excluded.reason
+
+-- name: lift_limit
+-- End a limit, or clear away one that ran out; answers whether it was in force.
+DELETE FROM chat_limit WHERE bot_id = $1 AND chat_id = $2 RETURNING until IS NULL OR until > clock_timestamp()
+
+-- name: limits
+-- The limits in force.
+SELECT bot_id, chat_id, until, reason
+FROM chat_limit
+WHERE until IS NULL OR until > clock_timestamp()
+ORDER BY bot_id, chat_id
