@@ -33,7 +33,8 @@ BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """What a delivery works with. ``monotonic`` seconds are the clock of ``limits``, ``clock`` tells the time of day.
+    """What a delivery works with. ``monotonic`` seconds are the clock of ``limits``, ``clock`` tells the time of day,
+    ``chance`` answers 0 to 1.
 
     ``report`` hands a Progress to the sender's next transaction; ``sent_ids`` answers ``[(message id, sent at)]`` of what
     the bot is known to have sent where an orphan would have got its id.
@@ -45,6 +46,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
+    chance: Callable[[], float]
     report: Callable[[Progress], None]
     limit_chat: Callable[[ChatLimit], Awaitable[None]]
     move_chat: Callable[[int, int, int], Awaitable[None]]
@@ -141,6 +143,8 @@ class Delivery:
         self._note(Op.SEND, outcome, outcome.message_id, message.html, now)
         if outcome.kind is Kind.AMBIGUOUS or outcome.reason is Reason.NO_ID:
             self._card = sent(self._card, message, 0, now)
+            if outcome.retry_after_s:  # a server that shuts down drops what it has, executed or not (R09)
+                self._close_for(outcome.retry_after_s)
             resend = self._card.stage is Stage.HANGUP and outcome.kind is Kind.AMBIGUOUS
             return self._retry() if resend else _Wait(None, failed=False)
         if outcome.reason is Reason.VANISHED:
@@ -170,10 +174,11 @@ class Delivery:
 
     async def _delete(self, message_ids: tuple[int, ...]) -> _Wait | None:
         now = self._ports.clock()
+        stages = {shown.message_id: shown.stage for shown in self._card.shown}
         outcomes = await api.delete_messages(self._ports.session, self._token, self._card.chat_id, message_ids)
         failed: Outcome | None = None
         for message_id, outcome in outcomes.items():
-            self._note(Op.DELETE, outcome, message_id, "", now)
+            self._note(Op.DELETE, outcome, message_id, "", now, stage=stages.get(message_id))
             if outcome.reason is Reason.TOO_OLD:
                 await self._close_old(message_id)
             elif not outcome.ok:
@@ -228,7 +233,7 @@ class Delivery:
         """What an unsuccessful outcome asks for: a wait, a plainer text, or to give up on the chat or the bot."""
         bot, chat = self._card.bot_id, self._card.chat_id
         if outcome.kind is Kind.FLOOD:
-            self._ports.limits.flood(bot, chat, outcome.retry_after_s, self._ports.monotonic())
+            self._close_for(outcome.retry_after_s)
             until = self._ports.clock() + timedelta(seconds=outcome.retry_after_s)
             await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=until, reason="flood"))
             return _Wait(outcome.retry_after_s)
@@ -245,6 +250,11 @@ class Delivery:
         elif outcome.reason is Reason.TOKEN:
             await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=0, until=None, reason=outcome.description))
         return _Wait(None)
+
+    def _close_for(self, seconds: float) -> None:
+        """429: the chat takes nothing for so long; a little longer, so that not all chats of a bot come back at once."""
+        bot, chat, jitter = self._card.bot_id, self._card.chat_id, self._ports.chance() / 2
+        self._ports.limits.flood(bot, chat, seconds, self._ports.monotonic(), jitter_s=jitter)
 
     def _retry(self) -> _Wait:
         return _Wait(BACKOFF_S[min(self._card.attempts, len(BACKOFF_S) - 1)])

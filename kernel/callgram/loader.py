@@ -126,9 +126,24 @@ def _load(name: str, known: dict[str, EntryPoint], file: PluginsFile, *, require
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may do anything while it is imported
         one.error = f"cannot be loaded: {type(error).__name__}: {error}"
         return one
+    return _checked(one, found, _given(file, name))
+
+
+def adopt(name: str, found: Any, settings: dict[str, Any]) -> Loaded:
+    """Check a plugin that is at hand already, as if it had been loaded by entry point."""
+    one = Loaded(name=name, status=Status.FAILED, plugin=found() if inspect.isclass(found) else found)
+    try:
+        _check_api(found)
+    except PluginError as error:
+        one.error = str(error)
+        return one
+    return _checked(one, found, settings)
+
+
+def _checked(one: Loaded, found: Any, settings: dict[str, Any]) -> Loaded:
     one.settings_type = getattr(found, "Settings", None)
-    one.settings = _convert(name, _given(file, name), one.settings_type, "settings")
-    problem = _register_problem(name, one.plugin)
+    one.settings = _convert(one.name, settings, one.settings_type, "settings")
+    problem = _register_problem(one.name, one.plugin)
     if problem:
         one.error, one.plugin = problem, None
         return one

@@ -7,6 +7,7 @@ HTTP calls run side by side, one per (bot, chat). A bot's limits live in its own
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -58,6 +59,7 @@ class Sender:
             limits=limits,
             clock=clock,
             monotonic=time.monotonic,
+            chance=random.random,
             report=self._take,
             limit_chat=store.limit_chat,
             move_chat=store.move_chat,

@@ -200,15 +200,15 @@ async def _open(one: Loaded, ctx: Context) -> Store | None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Service]:
-    """A process with its roles, ready to take events inside the context.
+async def running(settings: Settings, *, store: Store | None = None) -> AsyncIterator[Service]:
+    """A process with its roles, ready to take events inside the context. ``store`` is used instead of a plugin's (tests).
 
     Raises:
         CallgramError: it cannot start; the text says why and what to do.
     """
     plugins = loader.load(settings, _Publisher())
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(opened_store(settings, plugins))
+        store = store or await stack.enter_async_context(opened_store(settings, plugins))
         service = Service(settings, plugins, store)
         await _start_plugins(service)
         await service.reload()

@@ -161,7 +161,7 @@ class SinkRunner:
         """Read, deliver and save once. True when more is likely to wait."""
         if sink.done is None:
             sink.done = sink.saved = await self._store.cursor(sink.name)
-        await self._save(sink)  # what an absent store has left over
+        await self._save(sink)  # left over by a StoreError; first, so that at most one batch comes twice
         records = await self._store.trace(sink.done, limit=self._pace.batch)
         for record in records:
             if self._stopping.is_set():

@@ -1,4 +1,5 @@
-"""The store: what callgram asks of a database. ``plugins/callgram_postgres`` answers it, ``callgram.testing`` has its twin.
+"""The store: what callgram asks of a database. ``plugins/callgram_postgres`` answers it, ``callgram.testing`` has its
+twin.
 
 One conformance suite (tests/integration/test_store_conformance.py) runs over every implementation. All times are aware
 UTC. Methods raise :class:`callgram.errors.StoreError` when the database cannot be reached; nothing is half done then.
@@ -14,8 +15,8 @@ from typing import Protocol
 import msgspec
 
 from callgram.calls.facts import Facts
-from callgram.cards import Card, Mode, Shown, Stage, Urgency
-from callgram.context import Chat, Directory, Enterprise
+from callgram.cards import Card, Shown, Stage, Urgency
+from callgram.context import Chat, Directory, Enterprise, Mode
 from callgram.events import Event, Kind
 from callgram.trace import Action, Record
 
@@ -33,7 +34,8 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A call as the planner leaves it. ``keys`` are new ones to find it by; ``timer_at`` is when to look at it again."""
+    """A call as the planner leaves it. ``keys`` are new ones to find it by; ``timer_at`` is when to look at it
+    again."""
 
     facts: Facts
     unique_id: str
@@ -44,7 +46,11 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CardRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chat should see from now on. The planner's half of a :class:`~callgram.cards.Card`."""
+    """What a chat should see from now on. The planner's half of a :class:`~callgram.cards.Card`.
+
+    The store makes ``version`` grow with every write, also where it was given smaller. A card whose ``bot_id`` changes
+    starts anew, with nothing shown: message ids are each bot's own.
+    """
 
     call_id: int
     chat_id: int
@@ -60,8 +66,9 @@ class CardRow(msgspec.Struct, frozen=True, kw_only=True):
 class Planned(msgspec.Struct, kw_only=True):
     """Everything that planning one batch decided; committed as a whole or not at all.
 
-    ``absorbed`` is ``{call that turned out to be a part: the call it belongs to}``: its keys, events and visible messages
-    pass to the survivor. ``done`` is ``{event id: call id}``, ``failed`` ``{event id: what went wrong}``.
+    ``absorbed`` is ``{call that turned out to be a part: the call it belongs to}``: its keys, events and visible
+    messages pass to the survivor, whose cards are due then. Survivors are not absorbed themselves. ``done`` is ``{event
+    id: call id}``, ``failed`` ``{event id: what went wrong}``.
     """
 
     calls: list[CallRow] = []
@@ -96,7 +103,8 @@ class Batch(Protocol):
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A card that this node now has in hand, with the newest facts of its call.
 
-    ``ambiguous`` is true when an earlier owner had it in hand and never reported: its last send may have happened.
+    ``ambiguous`` is true when an earlier owner had it in hand and never reported: its last send may have happened, and
+    ``card.claimed_stage`` is the stage that it had in hand. ``card.claimed_fence`` is the fence to report with.
     """
 
     card: Card
@@ -148,7 +156,8 @@ class Store(Protocol):
         ...
 
     async def add_subscriber(self, number: str, chat: Chat) -> bool:
-        """True when the chat was not subscribed to the enterprise's bot before. Raises ConfigError: unknown enterprise."""
+        """True when the chat was not subscribed to the enterprise's bot before. Raises ConfigError: unknown
+        enterprise."""
         ...
 
     async def remove_subscriber(self, number: str, chat_id: int) -> bool: ...
@@ -156,13 +165,22 @@ class Store(Protocol):
     # ingest
 
     async def append(self, events: Sequence[NewEvent]) -> list[bool]:
-        """Store ``events`` in one durable transaction; False marks a repetition, which is not stored again."""
+        """Store ``events`` in one durable transaction; False marks a repetition, which is not stored again.
+
+        A repetition that is stored in the same instant by another process is not recognised. Ids grow in the order
+        given.
+        """
         ...
 
     # planner
 
     def plan(self, *, now: datetime, limit: int) -> AbstractAsyncContextManager[Batch | None]:
-        """Take one enterprise that has events to plan or calls whose timer ran out, and nobody else in hand."""
+        """Take one enterprise that has events to plan or calls whose timer ran out, and nobody else in hand.
+
+        At most ``limit`` events, oldest first, and as many calls in ``due``. ``None``: nothing to plan, or all of it is
+        in other hands. An event that cannot be read any more is not in ``events``, and is committed as failed. Leave
+        the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError.
+        """
         ...
 
     # sender
@@ -170,8 +188,9 @@ class Store(Protocol):
     async def hold_leases(self, node: str, bots: Iterable[int], *, ttl_s: float) -> Mapping[int, int]:
         """Take or renew the lease of each of ``bots`` that is free, expired or already this node's: ``{bot: fence}``.
 
-        The fence grows when the lease changes hands, and when a node that restarted takes its own lease again with
-        ``fresh_leases``. By the database's clock.
+        The fence grows when the lease changes hands, and when a lease of this node was not given to this very store
+        object: a node that restarted is another owner. Two processes must not call themselves by one ``node``. Leases
+        of bots that are not asked for any more are left to run out. By the database's clock.
         """
         ...
 
@@ -186,15 +205,23 @@ class Store(Protocol):
         limit: int,
         now: datetime,
     ) -> list[Claim]:
-        """In one durable transaction: write ``progress``, then claim at most one due card of each (bot, chat) that is not
-        in ``busy``, most urgent first, for bots in ``leases`` that are still leased to this fence.
+        """In one durable transaction: write ``progress``, then claim at most one due card of each (bot, chat) that is
+        not in ``busy``, most urgent first, for bots in ``leases`` that are still leased to this fence.
 
-        Progress with a fence that is no longer the lease's is written as actions only; the card belongs to another node.
+        ``busy`` must name every (bot, chat) with a card in hand: a card of this fence outside of it counts as one whose
+        claim never arrived (the answer was lost with the connection), and is handed out again. After a StoreError hand
+        in the same ``progress`` again; its actions may then be in the trace twice.
+
+        Progress on a card that is not in hand with that fence any more is written as actions only: it belongs to
+        another node. Where the card's call was absorbed meanwhile, it is taken for the survivor's card in that chat.
         """
         ...
 
     async def next_due(self, bots: Iterable[int]) -> datetime | None:
-        """When the next card of ``bots`` will be due (held, or waiting to be retried)."""
+        """When the next card of ``bots`` will be due (held, or waiting to be retried), or a limit of theirs ends.
+
+        Always in the future, by the database's clock: what is due already is answered by ``exchange``.
+        """
         ...
 
     async def sent_ids(self, bot_id: int, chat_id: int, around: datetime) -> list[tuple[int, datetime]]:
@@ -203,7 +230,8 @@ class Store(Protocol):
         ...
 
     async def move_chat(self, bot_id: int, old: int, new: int) -> None:
-        """A group became a supergroup: its subscription and its cards pass to the new id; old messages are forgotten."""
+        """A group became a supergroup: its subscription and its cards pass to the new id; old messages are
+        forgotten."""
         ...
 
     async def limit_chat(self, limit: ChatLimit) -> None: ...
@@ -221,11 +249,18 @@ class Store(Protocol):
     async def save_cursor(self, sink: str, cursor: str) -> None: ...
 
     async def trace(self, after: str, *, limit: int) -> list[Record]:
-        """Events and actions in commit order behind ``after``, only those that nothing can slip in front of any more."""
+        """Events and actions in commit order behind ``after``, only those that nothing can slip in front of any more.
+
+        What was answered once is durable. Events are answered once; an action twice where a sender had to repeat its
+        report.
+        """
         ...
 
     async def trace_of(self, enterprise: str, unique_id: str) -> list[Record]:
-        """The trace of the call that any leg's ``unique_id`` (or Linkedid) belongs to, oldest first."""
+        """The trace of the call that any leg's ``unique_id`` (or Linkedid) belongs to, oldest first.
+
+        With it the events of that channel that are not planned yet, or failed.
+        """
         ...
 
     # upkeep

@@ -85,6 +85,8 @@ class Limits:
         self._settings = settings or LimitSettings()
         self._paces: dict[tuple[int, int], _Pace] = {}
         """Longest unused first, as ``take`` moves what it uses to the end."""
+        self._chats: dict[int, set[int]] = {}
+        """The same keys, by bot."""
         self._started: dict[int, float] = {}
         self._waiting: dict[tuple[int, int], float] = {}
         self._soonest: list[tuple[float, tuple[int, int]]] = []
@@ -103,12 +105,12 @@ class Limits:
             self.close(bot_id, BOT, now + EMPTY_FOR_S, now)
 
     def stop_bot(self, bot_id: int) -> None:
-        """Forget the bot: its lease is another node's. Proportional to what is remembered."""
+        """Forget the bot: its lease is another node's."""
         self._started.pop(bot_id, None)
         self._floods.pop(bot_id, None)
-        for key in [key for key in self._paces if key[0] == bot_id]:
-            del self._paces[key]
-            self._waiting.pop(key, None)
+        for chat_id in self._chats.pop(bot_id, ()):
+            del self._paces[bot_id, chat_id]
+            self._waiting.pop((bot_id, chat_id), None)
 
     def ready_at(self, bot_id: int, chat_id: int, now: float) -> float:
         """The first moment, ``now`` or later, at which the chat may be written to. ``inf``: a person must reopen it."""
@@ -119,8 +121,7 @@ class Limits:
     def take(self, bot_id: int, chat_id: int, now: float) -> None:
         """A message or an edit goes out now. Counts whether or not it was ready, so ask ``ready_at`` first."""
         for key in ((bot_id, chat_id), (bot_id, BOT)):
-            pace = self._paces.pop(key, None) or self._new(*key)
-            self._paces[key] = pace
+            pace = self._remember(*key)
             pace.take(now)
             self._note(key, pace, now)
         self._settle(now)
@@ -145,11 +146,9 @@ class Limits:
 
     def close(self, bot_id: int, chat_id: int, until: float, now: float) -> None:
         """Nothing goes to the chat (``BOT``: from the bot) before ``until``. Never shortens an earlier closing."""
-        key = (bot_id, chat_id)
-        pace = self._paces.get(key) or self._new(bot_id, chat_id)
-        self._paces[key] = pace
+        pace = self._remember(bot_id, chat_id)
         pace.closed_until = max(pace.closed_until, until)
-        self._note(key, pace, now)
+        self._note((bot_id, chat_id), pace, now)
 
     def open(self, bot_id: int, chat_id: int, now: float) -> None:
         """Lift what ``close`` and ``flood`` closed. The budgets stay."""
@@ -170,6 +169,14 @@ class Limits:
         while self._soonest and self._waiting.get(self._soonest[0][1]) != self._soonest[0][0]:
             heapq.heappop(self._soonest)
         return self._soonest[0][0] if self._soonest else None
+
+    def _remember(self, bot_id: int, chat_id: int) -> _Pace:
+        pace = self._paces.pop((bot_id, chat_id), None)
+        if pace is None:
+            pace = self._new(bot_id, chat_id)
+            self._chats.setdefault(bot_id, set()).add(chat_id)
+        self._paces[bot_id, chat_id] = pace
+        return pace
 
     def _new(self, bot_id: int, chat_id: int) -> _Pace:
         settings = self._settings
@@ -207,3 +214,8 @@ class Limits:
             pace = self._paces.pop(key)
             if pace.full_at() > now:
                 self._paces[key] = pace
+                continue
+            bot_id, chat_id = key
+            self._chats[bot_id].discard(chat_id)
+            if not self._chats[bot_id]:
+                del self._chats[bot_id]

@@ -128,6 +128,7 @@ CREATE TABLE telegram_actions (
 ) PARTITION BY RANGE (at);
 CREATE INDEX ON telegram_actions (part, enterprise, call_id);
 CREATE INDEX ON telegram_actions (xid, id);
+CREATE INDEX ON telegram_actions (bot_id, at) WHERE op = 'send';
 
 -- What was decided against: actions whose op is skip.
 CREATE TABLE decisions (

@@ -94,7 +94,8 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
 -- name: claim_cards
 -- Take the most urgent due card of each chat that takes messages and is not in $3, $4 (bots, chats), at most $6, for the
 -- leases $1, $2 (bots, fences) that are still held. Steps from chat to chat through the index, so that the backlog of one
--- chat makes it slow for nobody. A card that has a claim of this fence already is one whose answer was lost on the way.
+-- chat makes it slow for nobody. A card that has a claim of this fence already is one whose answer was lost on the way;
+-- one with the claim of another fence is ambiguous and keeps the stage that the other had in hand.
 -- Changes nothing, and so costs no flush, where nothing is due.
 WITH RECURSIVE bots AS (
     SELECT g.bot_id, g.fence
@@ -155,7 +156,8 @@ taken AS (
     FOR UPDATE OF m SKIP LOCKED
 )
 UPDATE telegram_messages AS m
-SET claimed_stage = m.stage,
+SET claimed_stage =
+        CASE WHEN m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence) THEN m.claimed_stage ELSE m.stage END,
     claimed_fence = t.fence,
     ambiguous = m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence),
     shown = m.shown || m.gained,
@@ -187,6 +189,38 @@ SELECT least(
     ),
     (SELECT min(c.until) FROM chat_limit AS c WHERE c.bot_id = ANY($1::bigint[]) AND c.until > clock_timestamp())
 )
+
+-- name: sent_ids
+-- What the bot $1 sent from $4 to $5 in the chats that count their message ids together with the chat $2: itself, or with
+-- $3 every chat that is no supergroup.
+SELECT a.message_id, a.at
+FROM telegram_actions AS a
+WHERE a.bot_id = $1 AND a.op = 'send' AND a.at BETWEEN $4 AND $5 AND a.outcome = 'ok' AND a.message_id > 0
+    AND (a.chat_id = $2 OR ($3 AND a.chat_id > -1000000000000))
+ORDER BY a.message_id
+
+-- name: move_subscriber
+-- Pass the subscription of the chat $2 at the bot $1 to the chat $3.
+WITH gone AS (
+    DELETE FROM telegram_users AS u
+    WHERE split_part(u.bot_token, ':', 1) = $1::bigint::text AND u.tg_id = $2
+    RETURNING u.bot_token, u.name
+)
+INSERT INTO telegram_users (bot_token, tg_id, name)
+SELECT DISTINCT ON (gone.bot_token) gone.bot_token, $3::bigint, gone.name
+FROM gone
+WHERE NOT EXISTS (SELECT FROM telegram_users AS u WHERE u.bot_token = gone.bot_token AND u.tg_id = $3)
+
+-- name: move_cards
+-- Pass the cards of the chat $2 at the bot $1 to the chat $3, where nothing is visible yet and nothing in hand.
+WITH gone AS (
+    DELETE FROM telegram_messages AS m
+    WHERE m.bot_id = $1 AND m.chat_id = $2
+    RETURNING m.*
+)
+INSERT INTO telegram_messages (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at)
+SELECT part, enterprise, call_id, $3, bot_id, stage, replaces, version + 1, mode, urgency, due_at FROM gone
+ON CONFLICT DO NOTHING
 
 -- name: limit_chat
 -- Have a chat, or with chat 0 a bot, take nothing for a while.

@@ -1,4 +1,4 @@
-"""The action table: what every answer of the Bot API, and every missing one, means for a send, an edit and a deletion."""
+"""The action table: what each answer of the Bot API, or none, means for a send, an edit and a deletion."""
 
 from __future__ import annotations
 
@@ -77,7 +77,13 @@ TABLE = [
     row(EDIT, 500, "Internal Server Error: restart", SERVER, Reason.SERVER),
     row(DELETE, 500, "Internal Server Error: restart", SERVER, Reason.SERVER),
     row(SEND, 502, "Bad Gateway", AMBIGUOUS, Reason.SERVER),
-    row(SEND, 500, "Internal Server Error: sent message was immediately deleted and can't be returned", OK, Reason.VANISHED),
+    row(
+        SEND,
+        500,
+        "Internal Server Error: sent message was immediately deleted and can't be returned",
+        OK,
+        Reason.VANISHED,
+    ),
     row(SEND, 200, BAD + "chat not found", REJECTED, Reason.CHAT_DEAD, "an emulator refuses with HTTP 200"),
 ]
 
@@ -107,8 +113,12 @@ def test_a_migrated_chat_is_told_its_new_id(op: Op) -> None:
     [
         pytest.param(SEND, refusal(429, "Too Many Requests: retry after 7", retry_after=7), FLOOD, 7, id="send"),
         pytest.param(EDIT, refusal(429, "Too Many Requests: retry after 5", retry_after=5), FLOOD, 5, id="edit, 5 s"),
-        pytest.param(DELETE, refusal(429, "Too Many Requests: retry after 5", retry_after=5), FLOOD, 5, id="delete, 5 s"),
-        pytest.param(SEND, refusal(429, "Too Many Requests: retry after 5", retry_after=5), AMBIGUOUS, 5, id="send, 5 s"),
+        pytest.param(
+            DELETE, refusal(429, "Too Many Requests: retry after 5", retry_after=5), FLOOD, 5, id="delete, 5 s"
+        ),
+        pytest.param(
+            SEND, refusal(429, "Too Many Requests: retry after 5", retry_after=5), AMBIGUOUS, 5, id="send, 5 s"
+        ),
         pytest.param(SEND, refusal(429, "Too Many Requests: retry after 35"), FLOOD, 35, id="only in the words"),
         pytest.param(SEND, refusal(429, "Too Many Requests"), FLOOD, 5, id="no wait at all"),
         pytest.param(SEND, b"<html>429 Too Many Requests</html>", FLOOD, 5, id="html"),

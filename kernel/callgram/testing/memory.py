@@ -1,0 +1,522 @@
+"""The store in memory: the twin of ``callgram_postgres`` for tests. Nothing outlives the process.
+
+Everything but the planner's batch happens without awaiting, and so at once. A batch works on what it read and writes in
+``commit``, as the database's transaction does. The contract: callgram.store; one conformance suite holds both to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from callgram.calls.book import GRACE, is_weak
+from callgram.calls.facts import Facts
+from callgram.cards import Card, Shown
+from callgram.context import Chat, Directory, Enterprise, Secret
+from callgram.context import bot_id as bot_id_of
+from callgram.errors import ConfigError, IngestError, StoreError
+from callgram.events import Event, read_event
+from callgram.store import Batch, CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress
+from callgram.trace import Action, Op, Record
+
+SUPERGROUPS = -1_000_000_000_000  # ids of supergroups and channels are below (Bot API, dialog ids)
+SUPERGROUPS = -1_000_000_000_000  # ids below are supergroups and channels, which count their messages themselves
+CardKey = tuple[str, int, int]  # enterprise, call, chat
+
+
+class _Event(msgspec.Struct):
+    """A stored event, and what planning made of it."""
+
+    event: NewEvent
+    id: int
+    done: bool = False
+    call_id: int | None = None
+    failed: str | None = None
+
+    def read(self) -> Event:
+        given = self.event
+        return read_event(
+            given.kind, given.body, enterprise=given.enterprise, received_at=given.received_at, event_id=self.id
+        )
+
+
+class _Call(msgspec.Struct):
+    row: CallRow
+    absorbed_into: int | None = None
+
+
+class _Card(msgspec.Struct):
+    """A card, and what only the store knows: messages gained from an absorbed call, and whether a claim is in doubt."""
+
+    card: Card
+    gained: tuple[Shown, ...] = ()
+    ambiguous: bool = False
+
+    def change(self, **changes: object) -> None:
+        self.card = msgspec.structs.replace(self.card, **changes)
+
+
+class _Lease(msgspec.Struct):
+    owner: str
+    fence: int
+    until: datetime
+
+
+class _Database:
+    """What all processes share."""
+
+    def __init__(self) -> None:
+        self.last_id = 0
+        self.enterprises: dict[str, Enterprise] = {}
+        self.chats: dict[tuple[str, int], Chat] = {}
+        self.changes = 0
+        self.events: dict[int, _Event] = {}
+        self.pending: dict[str, dict[int, _Event]] = {}
+        self.digests: dict[tuple[str, bytes], list[datetime]] = {}
+        self.calls: dict[tuple[str, int], _Call] = {}
+        self.keys: dict[tuple[str, str], set[int]] = {}
+        self.timers: dict[tuple[str, int], datetime] = {}
+        self.cards: dict[CardKey, _Card] = {}
+        self.actions: list[Action] = []
+        self.trace: list[_Event | Action] = []
+        self.planning: set[str] = set()
+        self.leases: dict[int, _Lease] = {}
+        self.limits: dict[tuple[int, int], ChatLimit] = {}
+        self.cursors: dict[str, str] = {}
+
+    def next_id(self) -> int:
+        self.last_id += 1
+        return self.last_id
+
+
+class MemoryStore:
+    """See the module. ``clock`` stands for the database's clock; ``another_process`` shares the data."""
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._db = _Database()
+        self._clock = clock
+        self._fences: dict[tuple[str, int], int] = {}
+        self._turn = 0
+
+    def another_process(self) -> MemoryStore:
+        """A store on the same data that knows nothing of this one's leases, as after a restart or on another node."""
+        other = MemoryStore(self._clock)
+        other._db = self._db
+        return other
+
+    async def close(self) -> None:
+        pass
+
+    async def ping(self) -> None:
+        pass
+
+    # administration
+
+    async def directory(self) -> Directory:
+        db = self._db
+        chats = {
+            number: tuple(
+                chat
+                for (bot, _), chat in sorted(db.chats.items(), key=lambda item: item[0])
+                if bot == enterprise.bot_token.reveal()
+            )
+            for number, enterprise in db.enterprises.items()
+        }
+        return Directory(mark=str(db.changes), enterprises=dict(db.enterprises), chats=chats)
+
+    async def put_enterprise(self, enterprise: Enterprise) -> None:
+        number = enterprise.number
+        for other in self._db.enterprises.values():
+            if other.number != number and other.token == enterprise.token:
+                raise ConfigError(
+                    f"enterprise {number}: enterprise {other.number} has that token; give each a token of its own"
+                )
+        if self._db.enterprises.get(number) != enterprise:
+            self._db.enterprises[number] = enterprise
+            self._db.changes += 1
+
+    async def add_subscriber(self, number: str, chat: Chat) -> bool:
+        if number not in self._db.enterprises:
+            raise ConfigError(f"there is no enterprise {number}; add it first")
+        key = (self._db.enterprises[number].bot_token.reveal(), chat.id)
+        old = self._db.chats.get(key)
+        new = chat if old is None or chat.name else old
+        if new != old:
+            self._db.chats[key] = new
+            self._db.changes += 1
+        return old is None
+
+    async def remove_subscriber(self, number: str, chat_id: int) -> bool:
+        enterprise = self._db.enterprises.get(number)
+        gone = enterprise and self._db.chats.pop((enterprise.bot_token.reveal(), chat_id), None)
+        self._db.changes += bool(gone)
+        return bool(gone)
+
+    # ingest
+
+    async def append(self, events: Sequence[NewEvent]) -> list[bool]:
+        return [self._append(event) for event in events]
+
+    def _append(self, event: NewEvent) -> bool:
+        db = self._db
+        seen = db.digests.setdefault((event.enterprise, event.digest), [])
+        if any(abs((event.received_at - moment).total_seconds()) < event.repeat_s for moment in seen):
+            return False
+        seen.append(event.received_at)
+        stored = _Event(event, db.next_id())
+        db.events[stored.id] = stored
+        db.pending.setdefault(event.enterprise, {})[stored.id] = stored
+        db.trace.append(stored)
+        return True
+
+    # planner
+
+    @asynccontextmanager
+    async def plan(self, *, now: datetime, limit: int) -> AsyncIterator[Batch | None]:
+        db = self._db
+        waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
+        waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
+        free = sorted(waiting - db.planning)
+        if not free:
+            yield None
+            return
+        self._turn += 1
+        enterprise = free[self._turn % len(free)]
+        db.planning.add(enterprise)
+        try:
+            yield _Batch(db, enterprise, now, limit)
+        finally:
+            db.planning.discard(enterprise)
+
+    # sender
+
+    async def hold_leases(self, node: str, bots: Iterable[int], *, ttl_s: float) -> Mapping[int, int]:
+        now, fences = self._clock(), {}
+        for bot in bots:
+            lease = self._db.leases.get(bot)
+            if lease is not None and lease.owner != node and lease.until >= now:
+                continue
+            fence = lease.fence if lease else 0
+            if lease is None or lease.owner != node or self._fences.get((node, bot)) != fence:
+                fence += 1
+            self._db.leases[bot] = _Lease(node, fence, now + timedelta(seconds=ttl_s))
+            fences[bot] = fence
+        self._drop_fences(node)
+        self._fences |= {(node, bot): fence for bot, fence in fences.items()}
+        return fences
+
+    def _drop_fences(self, node: str) -> None:
+        self._fences = {key: fence for key, fence in self._fences.items() if key[0] != node}
+
+    async def release_leases(self, node: str) -> None:
+        self._drop_fences(node)
+        for lease in self._db.leases.values():
+            if lease.owner == node:
+                lease.until = datetime.min.replace(tzinfo=UTC)
+
+    async def exchange(
+        self,
+        progress: Sequence[Progress],
+        *,
+        leases: Mapping[int, int],
+        busy: Sequence[tuple[int, int]],
+        limit: int,
+        now: datetime,
+    ) -> list[Claim]:
+        for report in progress:
+            self._report(report, now)
+        held = {bot: fence for bot, fence in leases.items() if self._is_held(bot, fence)}
+        best: dict[tuple[int, int], _Card] = {}
+        for stored in self._db.cards.values():
+            card = stored.card
+            place = (card.bot_id, card.chat_id)
+            if card.bot_id not in held or card.due_at is None or card.due_at > now or place in busy:
+                continue
+            if self._limited(card.bot_id, 0, now) or self._limited(card.bot_id, card.chat_id, now):
+                continue
+            if place not in best or _haste(card) < _haste(best[place].card):
+                best[place] = stored
+        first = sorted(best.values(), key=lambda stored: _haste(stored.card))[: max(limit, 0)]
+        return [self._claim(stored, held[stored.card.bot_id]) for stored in first]
+
+    def _is_held(self, bot: int, fence: int) -> bool:
+        lease = self._db.leases.get(bot)
+        return lease is not None and lease.fence == fence and lease.until > self._clock()
+
+    def _limited(self, bot: int, chat: int, now: datetime) -> bool:
+        limit = self._db.limits.get((bot, chat))
+        return limit is not None and (limit.until is None or limit.until > now)
+
+    def _claim(self, stored: _Card, fence: int) -> Claim:
+        card = stored.card
+        earlier = card.claimed_fence
+        stored.ambiguous = earlier is not None and (stored.ambiguous or earlier != fence)
+        stage = card.claimed_stage if stored.ambiguous else card.stage
+        stored.change(claimed_stage=stage, claimed_fence=fence, shown=card.shown + stored.gained)
+        stored.gained = ()
+        facts = self._db.calls[card.enterprise, card.call_id].row.facts
+        return Claim(card=stored.card, facts=facts, ambiguous=stored.ambiguous)
+
+    def _report(self, report: Progress, now: datetime) -> None:
+        db = self._db
+        for action in report.actions:
+            numbered = msgspec.structs.replace(action, id=db.next_id())
+            db.actions.append(numbered)
+            db.trace.append(numbered)
+        stored = db.cards.get((report.enterprise, report.call_id, report.chat_id))
+        if stored is None or stored.card.claimed_fence != report.fence:
+            self._report_to_survivor(report, now)
+            return
+        stored.change(shown=report.shown, attempts=report.attempts)
+        if report.released:
+            due_at = report.retry_at if stored.card.version == report.version else stored.card.due_at
+            stored.change(claimed_stage=None, claimed_fence=None, due_at=due_at)
+            stored.ambiguous = False
+
+    def _report_to_survivor(self, report: Progress, now: datetime) -> None:
+        call = self._db.calls.get((report.enterprise, report.call_id))
+        if call is None or call.absorbed_into is None:
+            return
+        stored = self._db.cards.get((report.enterprise, call.absorbed_into, report.chat_id))
+        if stored is None or stored.card.bot_id != report.bot_id or (stored.card.claimed_fence or 0) > report.fence:
+            return
+        deleted = {action.message_id for action in report.actions if action.op is Op.DELETE and action.executed}
+        visible = (*stored.card.shown, *stored.gained, *report.shown)
+        known = [shown for shown in visible if shown.message_id not in deleted]
+        newest = {shown.message_id or (shown.stage, shown.sent_at): shown for shown in known}
+        stored.gained = ()
+        due_at = min(stored.card.due_at or now, now)
+        ours = stored.card.claimed_fence == report.fence
+        stored.change(shown=tuple(newest.values()), version=stored.card.version + 1, due_at=due_at)
+        if ours and report.released:
+            stored.change(claimed_stage=None, claimed_fence=None)
+            stored.ambiguous = False
+
+    async def next_due(self, bots: Iterable[int]) -> datetime | None:
+        now, wanted = self._clock(), set(bots)
+        moments = [stored.card.due_at for stored in self._db.cards.values() if stored.card.bot_id in wanted]
+        moments += [limit.until for limit in self._db.limits.values() if limit.bot_id in wanted]
+        return min((moment for moment in moments if moment is not None and moment > now), default=None)
+
+    async def sent_ids(self, bot_id: int, chat_id: int, around: datetime) -> list[tuple[int, datetime]]:
+        supergroup, hour = chat_id <= SUPERGROUPS, timedelta(hours=1)
+        return sorted(
+            (action.message_id, action.at)
+            for action in self._db.actions
+            if action.bot_id == bot_id and action.op is Op.SEND and action.executed and action.message_id
+            if action.chat_id == chat_id or (not supergroup and action.chat_id > SUPERGROUPS)
+            if abs(action.at - around) <= hour
+        )
+
+    async def move_chat(self, bot_id: int, old: int, new: int) -> None:
+        db = self._db
+        for bot, chat in [key for key in db.chats if key[1] == old and key[0].partition(":")[0] == str(bot_id)]:
+            moved = msgspec.structs.replace(db.chats.pop((bot, chat)), id=new)
+            db.chats.setdefault((bot, new), moved)
+            db.changes += 1
+        for enterprise, call, chat in [key for key in db.cards if key[2] == old]:
+            card = db.cards[enterprise, call, chat].card
+            if card.bot_id == bot_id:
+                del db.cards[enterprise, call, chat]
+                changes = {"chat_id": new, "shown": (), "claimed_stage": None, "claimed_fence": None, "attempts": 0}
+                moved_card = msgspec.structs.replace(card, version=card.version + 1, **changes)
+                db.cards.setdefault((enterprise, call, new), _Card(moved_card))
+
+    async def limit_chat(self, limit: ChatLimit) -> None:
+        self._db.limits[limit.bot_id, limit.chat_id] = limit
+
+    async def lift_limit(self, bot_id: int, chat_id: int) -> bool:
+        limit = self._db.limits.pop((bot_id, chat_id), None)
+        return limit is not None and (limit.until is None or limit.until > self._clock())
+
+    async def limits(self) -> list[ChatLimit]:
+        now = self._clock()
+        known = (limit for _, limit in sorted(self._db.limits.items(), key=lambda item: item[0]))
+        return [limit for limit in known if limit.until is None or limit.until > now]
+
+    # sinks
+
+    async def cursor(self, sink: str) -> str:
+        return self._db.cursors.get(sink, "")
+
+    async def save_cursor(self, sink: str, cursor: str) -> None:
+        self._db.cursors[sink] = cursor
+
+    async def trace(self, after: str, *, limit: int) -> list[Record]:
+        start = int(after or 0)
+        return [_record(place, item) for place, item in enumerate(self._db.trace[start : start + limit], start + 1)]
+
+    async def trace_of(self, enterprise: str, unique_id: str) -> list[Record]:
+        db = self._db
+        calls = set(db.keys.get((enterprise, f"channel:{unique_id}"), ()))
+        calls |= {number for (of, number), call in db.calls.items() if of == enterprise and call.absorbed_into in calls}
+        found = []
+        for place, item in enumerate(db.trace, 1):
+            if isinstance(item, Action):
+                if item.enterprise == enterprise and item.call_id in calls:
+                    found.append((item.at, item.id, place))
+            elif item.event.enterprise == enterprise and (
+                item.call_id in calls or (item.call_id is None and item.event.unique_id == unique_id)
+            ):
+                found.append((item.event.received_at, item.id, place))
+        return [_record(place, db.trace[place - 1]) for _, _, place in sorted(found)]
+
+    # upkeep
+
+    async def keep_house(self, *, now: datetime, retention_days: int) -> None:
+        """Forgets calls with their cards and keys. The trace stays: a cursor of ours is a place in it."""
+        db, oldest = self._db, now - timedelta(days=retention_days)
+        for (enterprise, number), call in list(db.calls.items()):
+            if call.row.started_at < oldest and (call.row.ended_at is None or call.row.ended_at < oldest):
+                del db.calls[enterprise, number]
+                db.timers.pop((enterprise, number), None)
+                for key in [key for key in db.cards if key[:2] == (enterprise, number)]:
+                    del db.cards[key]
+                for (of, _), calls in db.keys.items():
+                    if of == enterprise:
+                        calls.discard(number)
+
+
+class _Batch:
+    """See callgram.store.Batch."""
+
+    def __init__(self, db: _Database, enterprise: str, now: datetime, limit: int) -> None:
+        self.enterprise, self._db, self._now, self._over = enterprise, db, now, False
+        self._unreadable: dict[int, str] = {}
+        events: list[Event] = []
+        for stored in list(db.pending.get(enterprise, {}).values())[:limit]:
+            try:
+                events.append(stored.read())
+            except IngestError as error:
+                self._unreadable[stored.id] = str(error)
+        self.events: Sequence[Event] = events
+        timers = sorted((at, key) for key, at in db.timers.items() if key[0] == enterprise and at <= now)
+        self.due: Sequence[Facts] = [db.calls[key].row.facts for _, key in timers[:limit]]
+
+    async def find(self, keys: Iterable[str]) -> list[tuple[Facts, frozenset[str]]]:
+        found: dict[int, set[str]] = {}
+        for key in keys:
+            for number in self._db.keys.get((self.enterprise, key), ()):
+                ended_at = self._db.calls[self.enterprise, number].row.ended_at
+                if not is_weak(key) or ended_at is None or ended_at >= self._now - GRACE:
+                    found.setdefault(number, set()).add(key)
+        return [
+            (self._db.calls[self.enterprise, number].row.facts, frozenset(found_by))
+            for number, found_by in sorted(found.items())
+        ]
+
+    async def cards(self, call_ids: Iterable[int]) -> list[Card]:
+        wanted = set(call_ids)
+        return [
+            msgspec.structs.replace(stored.card, shown=stored.card.shown + stored.gained)
+            for (enterprise, number, _), stored in self._db.cards.items()
+            if enterprise == self.enterprise and number in wanted
+        ]
+
+    async def commit(self, planned: Planned) -> None:
+        if self._over:
+            raise StoreError("the batch was committed before; take another")
+        self._over = True
+        db = self._db
+        for loser, winner in planned.absorbed.items():
+            self._absorb_call(loser, winner)
+        for row in planned.calls:
+            self._put_call(row)
+        for card in planned.cards:
+            self._put_card(card)
+        for loser, winner in planned.absorbed.items():
+            self._absorb_cards(loser, winner)
+        for skip in planned.skips:
+            numbered = msgspec.structs.replace(skip, id=db.next_id())
+            db.actions.append(numbered)
+            db.trace.append(numbered)
+        for number, call_id in planned.done.items():
+            self._mark(number, call_id, None)
+        for number, error in (self._unreadable | planned.failed).items():
+            self._mark(number, None, error)
+
+    def _mark(self, number: int, call_id: int | None, failed: str | None) -> None:
+        stored = self._db.events[number]
+        stored.done, stored.call_id, stored.failed = True, call_id, failed
+        self._db.pending[self.enterprise].pop(number, None)
+
+    def _put_call(self, row: CallRow) -> None:
+        db, key = self._db, (self.enterprise, row.facts.id)
+        known = db.calls.get(key)
+        db.calls[key] = _Call(row, known.absorbed_into if known else None)
+        db.timers.pop(key, None)
+        if row.timer_at is not None:
+            db.timers[key] = row.timer_at
+        for name in row.keys:
+            db.keys.setdefault((self.enterprise, name), set()).add(row.facts.id)
+
+    def _put_card(self, row: CardRow) -> None:
+        key = (self.enterprise, row.call_id, row.chat_id)
+        stored = self._db.cards.get(key)
+        wanted = msgspec.structs.asdict(row)
+        if stored is None or stored.card.bot_id != row.bot_id:  # message ids are each bot's own: it starts anew
+            attempts, version = (stored.card.attempts, stored.card.version + 1) if stored else (0, 0)
+            wanted["version"] = max(row.version, version)
+            self._db.cards[key] = _Card(Card(enterprise=self.enterprise, attempts=attempts, **wanted))
+        else:
+            wanted["version"] = max(row.version, stored.card.version + 1)
+            stored.change(**wanted)
+
+    def _absorb_call(self, loser: int, winner: int) -> None:
+        db = self._db
+        for (enterprise, number), call in db.calls.items():
+            if enterprise == self.enterprise and loser in {number, call.absorbed_into}:
+                call.absorbed_into = winner
+                db.timers.pop((enterprise, number), None)
+        for (enterprise, _), calls in db.keys.items():
+            if enterprise == self.enterprise and loser in calls:
+                calls.discard(loser)
+                calls.add(winner)
+        for stored in db.events.values():
+            if stored.event.enterprise == self.enterprise and stored.call_id == loser:
+                stored.call_id = winner
+
+    def _absorb_cards(self, loser: int, winner: int) -> None:
+        """A card in flight passes its claim on, so that its report, or its being ambiguous, finds the survivor."""
+        db = self._db
+        for enterprise, number, chat in [key for key in db.cards if key[:2] == (self.enterprise, loser)]:
+            lost = db.cards.pop((enterprise, number, chat))
+            gained = lost.card.shown + lost.gained
+            kept = db.cards.get((enterprise, winner, chat))
+            if kept is None:
+                lost.gained = gained
+                lost.change(call_id=winner, shown=(), version=lost.card.version + 1, due_at=self._now)
+                db.cards[enterprise, winner, chat] = lost
+            elif kept.card.bot_id == lost.card.bot_id and (gained or lost.card.claimed_fence is not None):
+                kept.gained += gained
+                kept.change(version=kept.card.version + 1, due_at=min(kept.card.due_at or self._now, self._now))
+                if kept.card.claimed_fence is None:
+                    kept.ambiguous = lost.ambiguous
+                    kept.change(claimed_stage=lost.card.claimed_stage, claimed_fence=lost.card.claimed_fence)
+
+
+def _haste(card: Card) -> tuple[int, datetime]:
+    """What is sent first, least first."""
+    return card.urgency, card.due_at or datetime.max.replace(tzinfo=UTC)
+
+
+def _record(place: int, item: _Event | Action) -> Record:
+    cursor = f"{place:020d}"
+    if isinstance(item, Action):
+        return Record(cursor=cursor, item=item)
+    given = item.event
+    try:
+        return Record(cursor=cursor, item=item.read())
+    except IngestError:
+        event = Event(
+            id=item.id,
+            enterprise=given.enterprise,
+            kind=given.kind,
+            received_at=given.received_at,
+            unique_id=given.unique_id,
+            raw=given.body,
+        )
+        return Record(cursor=cursor, item=event)

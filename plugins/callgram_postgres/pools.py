@@ -1,0 +1,134 @@
+"""Connections to PostgreSQL: one pool for each job, so that none waits for another, and errors in callgram's words.
+
+Pools mend themselves: a connection that a restart of the server broke is replaced when it is next asked for. No error
+from here holds anything of the DSN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Literal
+
+import asyncpg
+
+from callgram.errors import ConfigError, StoreError
+
+Job = Literal["ingest", "plan", "send", "rest"]
+
+SIZES: dict[Job, int] = {"ingest": 4, "plan": 4, "send": 3, "rest": 4}  # ingest: more than 16 are slower, not faster
+COMMAND_S = 30.0
+CONNECT_S = 10.0
+
+DURABLE = {"application_name": "callgram", "timezone": "UTC", "jit": "off", "synchronous_commit": "on"}
+# The statistics of a queue are always old: every query of a hot path has an index that fits, and keeps to it.
+BY_INDEX = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "idle_in_transaction_session_timeout": "5s",  # a frozen process must not keep an enterprise or a card
+}
+# What a crash takes from the planner it plans again, and a sender's claim makes durable what it was planned from.
+SETTINGS: dict[Job, dict[str, str]] = {
+    "ingest": DURABLE | BY_INDEX,
+    "plan": DURABLE | BY_INDEX | {"synchronous_commit": "off"},
+    "send": DURABLE | BY_INDEX,
+    "rest": DURABLE,
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what asyncpg and the operating system raise into :class:`StoreError`, without rows or secrets."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        # Only the message: DETAIL shows rows.
+        raise StoreError(f"PostgreSQL refused: {error.args[0] if error.args else ''} ({error.sqlstate})") from None
+    except asyncpg.InterfaceError as error:
+        raise StoreError(f"the connection to PostgreSQL is not usable: {error}") from None
+    except TimeoutError:
+        raise StoreError("PostgreSQL did not answer in time; see to the database") from None
+    except OSError as error:
+        raise StoreError(f"PostgreSQL cannot be reached: {error.strerror or type(error).__name__}") from None
+
+
+class Pools:
+    """The pools, by job. ``async with pools.take(job)`` lends a connection."""
+
+    def __init__(self, pools: dict[Job, Any]) -> None:
+        self._pools = pools
+
+    @classmethod
+    async def open(cls, dsn: str) -> Pools:
+        """Connect once for each job. Raises ConfigError when the DSN cannot be read, StoreError when nobody answers."""
+        pools: dict[Job, Any] = {}
+        try:
+            with translated():
+                for job, size in SIZES.items():
+                    pools[job] = await _open(dsn, job, size)
+        except BaseException:
+            for pool in pools.values():
+                pool.terminate()
+            raise
+        return cls(pools)
+
+    @asynccontextmanager
+    async def take(self, job: Job) -> AsyncIterator[Any]:
+        """Lend a connection. Only the pool's own errors are translated: what the borrower raises passes as it is."""
+        pool = self._pools[job]
+        with translated():
+            connection = await pool.acquire(timeout=CONNECT_S)
+        try:
+            yield connection
+        finally:
+            with translated():
+                await pool.release(connection, timeout=CONNECT_S)
+
+    async def rows(self, job: Job, sql: str, *args: Any) -> list[Any]:
+        async with self.take(job) as connection:
+            with translated():
+                found: list[Any] = await connection.fetch(sql, *args)
+                return found
+
+    async def value(self, job: Job, sql: str, *args: Any) -> Any:
+        """Answer the first column of the first row, ``None`` without one."""
+        async with self.take(job) as connection:
+            with translated():
+                return await connection.fetchval(sql, *args)
+
+    async def close(self) -> None:
+        """Close what is idle and give what is busy a few seconds; idempotent."""
+        for pool in self._pools.values():
+            try:
+                with translated():
+                    await _close(pool)
+            except StoreError:
+                pool.terminate()
+
+
+async def _close(pool: Any) -> None:
+    async with asyncio.timeout(5.0):
+        await pool.close()
+
+
+async def _open(dsn: str, job: Job, size: int) -> Any:
+    try:
+        return await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            reset=_nothing_to_reset,
+            command_timeout=COMMAND_S,
+            timeout=CONNECT_S,
+            server_settings=SETTINGS[job],
+        )
+    except (ValueError, asyncpg.ClientConfigurationError):
+        remedy = "write postgresql://user:password@host/database"
+        raise ConfigError(f"the DSN of PostgreSQL cannot be read; {remedy}") from None
+
+
+async def _nothing_to_reset(_connection: Any) -> None:
+    """asyncpg has rolled back already, and nothing of ours changes a session: the usual RESET ALL is a round trip."""

@@ -1,0 +1,196 @@
+"""The sender's half of the store: leases of bots, claims of cards, and what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from callgram.cards import Shown
+from callgram.store import ChatLimit, Claim, Progress
+from callgram.trace import Op
+from callgram_postgres.house import House
+from callgram_postgres.pools import Pools, translated
+from callgram_postgres.queries import queries
+from callgram_postgres.rows import (
+    ACTION_WIDTH,
+    action_row,
+    columns,
+    part_of,
+    read_card,
+    read_facts,
+    read_shown,
+    shown_text,
+)
+
+SQL = queries("sending")
+LOCK_DIRECTORY = queries("admin")["lock_directory"]
+SUPERGROUPS = -1_000_000_000_000  # ids of supergroups and channels are below (Bot API, dialog ids)
+COUNTED = timedelta(hours=1)
+TRIES = 3  # cards are locked in one order by everybody, but for the rare report on an absorbed call
+
+
+class Sending(House):
+    """A part of PostgresStore. Remembers the fences that this process was given, and so knows its own leases."""
+
+    def __init__(self, pools: Pools) -> None:
+        super().__init__(pools)
+        self._fences: dict[tuple[str, int], int] = {}
+
+    async def hold_leases(self, node: str, bots: Iterable[int], *, ttl_s: float) -> Mapping[int, int]:
+        wanted = sorted(set(bots))
+        held = [self._fences.get((node, bot), 0) for bot in wanted]
+        rows = await self._pools.rows("send", SQL["hold_leases"], node, wanted, held, ttl_s) if wanted else []
+        fences: dict[int, int] = {row["bot_id"]: row["fence"] for row in rows}
+        self._drop_fences(node)
+        self._fences |= {(node, bot): fence for bot, fence in fences.items()}
+        return fences
+
+    async def release_leases(self, node: str) -> None:
+        self._drop_fences(node)
+        await self._pools.rows("send", SQL["release_leases"], node)
+
+    def _drop_fences(self, node: str) -> None:
+        self._fences = {key: fence for key, fence in self._fences.items() if key[0] != node}
+
+    async def exchange(
+        self,
+        progress: Sequence[Progress],
+        *,
+        leases: Mapping[int, int],
+        busy: Sequence[tuple[int, int]],
+        limit: int,
+        now: datetime,
+    ) -> list[Claim]:
+        wanted = [list(leases), list(leases.values()), *columns(busy, 2), now, limit]
+        await self.make_days(action.at for report in progress for action in report.actions)
+        async with self._pools.take("send") as connection:
+            for left in reversed(range(TRIES)):
+                with translated():
+                    try:
+                        return await _exchange(connection, progress, wanted, now)
+                    except asyncpg.DeadlockDetectedError:
+                        if not left:
+                            raise
+                await asyncio.sleep(0)
+        raise AssertionError("unreachable")
+
+    async def next_due(self, bots: Iterable[int]) -> datetime | None:
+        moment: datetime | None = await self._pools.value("send", SQL["next_due"], list(bots))
+        return moment
+
+    async def sent_ids(self, bot_id: int, chat_id: int, around: datetime) -> list[tuple[int, datetime]]:
+        common = chat_id > SUPERGROUPS
+        span = (around - COUNTED, around + COUNTED)
+        rows = await self._pools.rows("send", SQL["sent_ids"], bot_id, chat_id, common, *span)
+        return [(row["message_id"], row["at"]) for row in rows]
+
+    async def move_chat(self, bot_id: int, old: int, new: int) -> None:
+        async with self._pools.take("rest") as connection:
+            with translated():
+                async with connection.transaction():
+                    await connection.execute(LOCK_DIRECTORY)
+                    await connection.execute(SQL["move_subscriber"], bot_id, old, new)
+                    await connection.execute(SQL["move_cards"], bot_id, old, new)
+
+    async def limit_chat(self, limit: ChatLimit) -> None:
+        await self._pools.rows("send", SQL["limit_chat"], limit.bot_id, limit.chat_id, limit.until, limit.reason)
+
+    async def lift_limit(self, bot_id: int, chat_id: int) -> bool:
+        return bool(await self._pools.value("send", SQL["lift_limit"], bot_id, chat_id))
+
+    async def limits(self) -> list[ChatLimit]:
+        rows = await self._pools.rows("send", SQL["limits"])
+        return [
+            ChatLimit(bot_id=row["bot_id"], chat_id=row["chat_id"], until=row["until"], reason=row["reason"])
+            for row in rows
+        ]
+
+
+async def _exchange(connection: Any, progress: Sequence[Progress], wanted: list[Any], now: datetime) -> list[Claim]:
+    """Without progress the claim is a statement of its own, which commits, and flushes, only if it took something."""
+    if not progress:
+        return await _claim(connection, wanted)
+    async with connection.transaction():
+        await _report(connection, progress, now)
+        return await _claim(connection, wanted)
+
+
+async def _claim(connection: Any, wanted: list[Any]) -> list[Claim]:
+    if not wanted[0] or wanted[-1] <= 0:
+        return []
+    rows = await connection.fetch(SQL["claim_cards"], *wanted)
+    if not rows:
+        return []
+    keys = columns(((row["part"], row["enterprise"], row["call_id"]) for row in rows), 3)
+    found = await connection.fetch(SQL["facts_of"], *keys)
+    facts = {(row["enterprise"], row["id"]): row["facts"] for row in found}
+    rows = sorted(rows, key=lambda row: (row["urgency"], row["due_at"]))
+    return [
+        Claim(
+            card=read_card(row["enterprise"], row),
+            facts=read_facts(facts[row["enterprise"], row["call_id"]]),
+            ambiguous=row["ambiguous"],
+        )
+        for row in rows
+        if (row["enterprise"], row["call_id"]) in facts
+    ]
+
+
+async def _report(connection: Any, progress: Sequence[Progress], now: datetime) -> None:
+    """Actions first: they happened, whoever has the card now."""
+    actions = [action_row(action) for report in progress for action in report.actions]
+    if actions:
+        await connection.execute(SQL["write_actions"], *columns(actions, ACTION_WIDTH))
+    newest = {(report.enterprise, report.call_id, report.chat_id): report for report in progress}
+    rows = [
+        (
+            part_of(report.enterprise),
+            report.enterprise,
+            report.call_id,
+            report.chat_id,
+            report.fence,
+            report.version,
+            shown_text(report.shown),
+            report.released,
+            report.retry_at,
+            report.attempts,
+        )
+        for report in newest.values()
+    ]
+    written = await connection.fetch(SQL["write_progress"], *columns(rows, 10))
+    for key in newest.keys() - {(row["enterprise"], row["call_id"], row["chat_id"]) for row in written}:
+        await _report_to_survivor(connection, newest[key], now)
+
+
+async def _report_to_survivor(connection: Any, report: Progress, now: datetime) -> None:
+    """The card is not in hand with that fence: if its call was absorbed meanwhile, the survivor's card has it all."""
+    place = (part_of(report.enterprise), report.enterprise)
+    row = await connection.fetchrow(
+        SQL["survivor_card"], *place, report.call_id, report.chat_id, report.bot_id
+    )
+    if row is None or (row["claimed_fence"] or 0) > report.fence:
+        return
+    shown = reported(read_shown(row["shown"]) + read_shown(row["gained"]), report)
+    ours = row["claimed_fence"] == report.fence
+    await connection.execute(
+        SQL["report_to_survivor"],
+        *place,
+        row["call_id"],
+        report.chat_id,
+        shown_text(shown),
+        ours and report.released,
+        now,
+    )
+
+
+def reported(visible: tuple[Shown, ...], report: Progress) -> tuple[Shown, ...]:
+    """What is visible on the survivor's card once ``report``, about a card that it absorbed, is taken into account."""
+    deleted = {action.message_id for action in report.actions if action.op is Op.DELETE and action.executed}
+    known = [shown for shown in (*visible, *report.shown) if shown.message_id not in deleted]
+    # The id is 0 where a message was sent, but the answer was lost.
+    newest = {shown.message_id or (shown.stage, shown.sent_at): shown for shown in known}
+    return tuple(newest.values())

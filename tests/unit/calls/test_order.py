@@ -1,0 +1,134 @@
+"""Nothing depends on order, repetition or completeness: permuted, doubled and lossy traffic tells the same calls.
+
+What still fails is listed in ORDER_GAPS and LOSS_GAPS, and the tests hold these tables to be exact: a gap that is closed
+turns them red, so that it is taken out.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .traffic import Played, Posted, Source, paced, play, sources, timed, unmatched
+
+EVERY = [pytest.param(source, id=source.name) for source in sources()]
+SAID = ("direction", "result", "client", "line")
+EXAMPLES = 20  # of each of the 95 sources; derandomized, so the same ones in every run
+
+ORDER_GAPS = {
+    # name: (the event that is moved, its new place), the shortest way to it: a permutation of one step
+    "outgoing-from-crm": ("dial .103", 4),  # of two bridge fragments of one number pair only the latest is taken in
+    "asterisk22-pjsip/xfer_attended_refer": ("bridge .113", 5),  # who consults is looked up only when the consultation is told
+}
+
+LOSS_GAPS = {
+    # name: the events whose loss, each alone, leaves a call too many
+    "incoming-attended-transfer": {"bridge .35"},  # a CallType 2 hangup is all that tells of the inner leg
+    "outgoing-from-crm": {"bridge .101", "dial .103"},
+    "outgoing-unanswered": {"dial .52"},  # of a new_callerid alone a call is made (and of the next five)
+    "asterisk16-classic/out_cancel": {"dial .281"},
+    "asterisk16-classic/out_noanswer": {"dial .251"},
+    "asterisk22-pjsip/out_busy.agent": {"dial .68"},
+    "asterisk22-pjsip/out_cancel.agent": {"dial .72"},
+    "asterisk22-pjsip/out_noanswer.agent": {"dial .64"},
+    "asterisk22-pjsip/out_wrong_number.agent": {"dial .76"},
+    "asterisk22-pjsip/forward_loop.agent": {f"new_callerid .{n}" for n in range(158, 177, 3)},  # the Local half is unknown
+    "asterisk22-pjsip/xfer_attended_refer": {"bridge .113"},  # nothing else says that 150 was in a talk
+}
+
+
+def wrong_with(played: Played, source: Source) -> list[str]:
+    unended = [f"no end: {call.unique_id} {call.direction}" for call in played.leftovers]
+    return [*unmatched(played.finals, source.calls, *SAID), *unended]
+
+
+def counterexample(source: Source) -> str:
+    """An order of arrival with which ``source`` tells other calls, ``""`` where none is found."""
+    numbers = range(len(source.posts))
+
+    @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(order=st.permutations(numbers), twice=st.lists(st.sampled_from(numbers), max_size=3, unique=True))
+    def tells_the_same(order: list[int], twice: list[int]) -> None:
+        posts = [source.posts[n] for n in order]
+        for n in twice:
+            posts.insert(n, source.posts[n])
+        wrong = wrong_with(play(paced(posts)), source)
+        assert not wrong, f"{[str(post) for post in posts]}: {wrong}"
+
+    try:
+        tells_the_same()
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("source", EVERY)
+def test_any_order_of_arrival_with_repetitions_tells_the_same_calls(source: Source) -> None:
+    found = counterexample(source)
+    if source.name in ORDER_GAPS:
+        assert found, "this gap is closed: take it out of ORDER_GAPS"
+    else:
+        assert not found
+
+
+@pytest.mark.parametrize("name", ORDER_GAPS)
+def test_each_order_gap_is_one_event_that_arrives_late(name: str) -> None:
+    source = next(one for one in sources() if one.name == name)
+    late, place = ORDER_GAPS[name]
+    posts = [post for post in source.posts if str(post) != late]
+    posts.insert(place, next(post for post in source.posts if str(post) == late))
+    assert wrong_with(play(paced(posts)), source)
+
+
+@pytest.mark.parametrize("source", EVERY)
+def test_everything_told_twice_in_its_order_tells_the_same_calls(source: Source) -> None:
+    posts = [post for post in source.posts for _ in range(2)]
+    assert wrong_with(play(paced(posts)), source) == []
+
+
+@pytest.mark.parametrize("source", EVERY)
+def test_a_recovery_job_that_repeats_the_whole_call_changes_nothing(source: Source) -> None:
+    assert wrong_with(play(paced([*source.posts, *source.posts])), source) == []
+
+
+def without(source: Source, n: int) -> tuple[Posted, ...]:
+    return source.posts[:n] + source.posts[n + 1 :]
+
+
+@pytest.mark.parametrize("source", [case for case in EVERY if len(case.values[0].posts) > 1])
+def test_the_loss_of_any_one_event_leaves_one_right_final_for_each_call(source: Source) -> None:
+    """With what is left there still is evidence for every field, so that nothing may be wrong or unknown."""
+    failing = {
+        str(post)
+        for n, post in enumerate(source.posts)
+        if wrong_with(play(timed(without(source, n))).silence(), source)
+    }
+    assert failing == LOSS_GAPS.get(source.name, set())
+
+
+@pytest.mark.parametrize("source", EVERY)
+def test_no_loss_makes_a_call_longer_than_its_traffic(source: Source) -> None:
+    lasted_s = source.posts[-1].at_s - source.posts[0].at_s
+    for n in range(len(source.posts)):
+        for call in play(timed(without(source, n))).silence().finals:
+            assert 0 <= (call.talk_s or 0) <= lasted_s + 0.001
+            assert 0 <= (call.wait_s or 0) <= lasted_s + 0.001
+
+
+@pytest.mark.parametrize("source", EVERY)
+def test_a_call_that_nobody_answered_is_never_called_answered_whatever_is_lost(source: Source) -> None:
+    if any(call["result"] == "answered" for call in source.calls):
+        return
+    for n in range(len(source.posts)):
+        assert not any(call.answered for call in play(timed(without(source, n))).silence().finals)
+
+
+@pytest.mark.parametrize("source", EVERY)
+def test_a_call_whose_end_never_comes_is_closed_by_the_clock_and_says_so(source: Source) -> None:
+    """After a kill -9 of the host no hangup comes at all. Only what bridges told may be called answered."""
+    heard = [post for post in source.posts if post.kind != "hangup"]
+    played = play(timed(heard)).silence()
+    assert all(call.closed and call.wait_s is None for call in played.finals)
+    bridged = any(post.kind == "bridge" for post in heard)
+    assert all(bridged or not call.answered for call in played.finals)
