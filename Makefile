@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench lock clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "callgram needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY)
@@ -27,6 +27,14 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench $(ONLY)
+
+# Newer versions of everything, after which the suite decides.
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade "pip>=25.1" "setuptools>=77"
+	build/lock/bin/python -m pip install --quiet ".[testing]" --group dev
+	{ head -n 2 requirements.lock; build/lock/bin/python -m pip freeze --all | grep -v -e '^pip==' -e '^callgram'; } > build/new.lock
+	mv build/new.lock requirements.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -105,7 +105,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def current(self) -> Shown | None:
         """The message that shows the wanted stage, where its id is known."""
-        return next((shown for shown in reversed(self.shown) if shown.stage is self.stage and not shown.is_orphan), None)
+        return next(
+            (shown for shown in reversed(self.shown) if shown.stage is self.stage and not shown.is_orphan), None
+        )
 
     @property
     def orphans(self) -> tuple[Shown, ...]:

@@ -90,7 +90,9 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
 
     def bots(self) -> dict[int, Secret]:
         """``{bot id: token}`` of every bot that somebody uses."""
-        return {enterprise.bot_id: enterprise.bot_token for enterprise in self.enterprises.values() if enterprise.bot_id}
+        return {
+            enterprise.bot_id: enterprise.bot_token for enterprise in self.enterprises.values() if enterprise.bot_id
+        }
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

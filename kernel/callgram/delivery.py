@@ -13,8 +13,21 @@ from typing import Any
 
 import msgspec
 
-from callgram.calls.story import Call, tell
-from callgram.cards import Card, Delete, Edit, Message, Nothing, Search, Send, Stage, edited, found, gone, next_step, sent
+from callgram.calls.story import tell
+from callgram.cards import (
+    Delete,
+    Edit,
+    Message,
+    Nothing,
+    Search,
+    Send,
+    Stage,
+    edited,
+    found,
+    gone,
+    next_step,
+    sent,
+)
 from callgram.context import Chat, Context, Directory, Secret
 from callgram.loader import Plugins
 from callgram.metrics import TELEGRAM_CALLS, TELEGRAM_SECONDS
@@ -139,7 +152,9 @@ class Delivery:
         if wait:
             return wait
         now = self._ports.clock()
-        outcome = await api.send_message(self._ports.session, self._token, self._card.chat_id, message, plain=self._plain)
+        outcome = await api.send_message(
+            self._ports.session, self._token, self._card.chat_id, message, plain=self._plain
+        )
         self._note(Op.SEND, outcome, outcome.message_id, message.html, now)
         if outcome.kind is Kind.AMBIGUOUS or outcome.reason is Reason.NO_ID:
             self._card = sent(self._card, message, 0, now)
@@ -333,5 +348,3 @@ def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list
     high = min((message_id for message_id in after if message_id > low), default=low) + MAX_PROBES
     free = [message_id for message_id in range(max(1, low + 1), high) if message_id not in taken]
     return sorted(free[:MAX_PROBES], reverse=True)
-
-

@@ -64,7 +64,15 @@ OFFICES = (
         chats={512340981: "Клара", 633450122: "Дежурный", -1001570000002: "Сервис"},
     ),
 )
-CLIENTS = ("375296254070", "375291112233", "375333456789", "375172001020", "375447778899", "79161234567", "375298887766")
+CLIENTS = (
+    "375296254070",
+    "375291112233",
+    "375333456789",
+    "375172001020",
+    "375447778899",
+    "79161234567",
+    "375298887766",
+)
 
 
 async def play(*, port: int, chats_port: int, speed: float, once: bool) -> None:
@@ -156,7 +164,7 @@ async def _keep_running(name: str, arguments: list[str], environment: Mapping[st
             *arguments,
             env=dict(environment),
             stdout=asyncio.subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl, no locks taken
+            preexec_fn=_die_with_parent,
             start_new_session=True,  # Ctrl-C goes to us; we stop the processes in order
         )
         try:

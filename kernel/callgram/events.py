@@ -100,6 +100,7 @@ class _Wire(msgspec.Struct, rename="pascal"):
     hangup_cause: Scalar = None
     cause_txt: Scalar = None
 
+
 _decode = msgspec.json.Decoder(_Wire).decode
 _decode_any = msgspec.json.Decoder().decode
 _LONE_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -131,10 +132,12 @@ def read_wire(body: bytes) -> _Wire:
 
 def _unreadable(body: bytes, error: msgspec.ValidationError) -> IngestError:
     if not isinstance(_decode_any(body), dict):
-        return IngestError(422, "the body must be a JSON object such as {\"Token\": \"…\", \"UniqueId\": \"…\"}")
+        return IngestError(422, 'the body must be a JSON object such as {"Token": "…", "UniqueId": "…"}')
     found = _FIELD.search(str(error))
     name = found.group(1) if found else "?"
-    return IngestError(422, f"field {name}: {str(error).split(' - at')[0]}; send text, a number or a list of them", field=name)
+    return IngestError(
+        422, f"field {name}: {str(error).split(' - at')[0]}; send text, a number or a list of them", field=name
+    )
 
 
 def text_of(value: Any) -> str:

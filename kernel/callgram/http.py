@@ -57,7 +57,9 @@ def make_app(ingest: Ingest | None, ready: Report, routes: list[Any]) -> Litesta
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     events = [_event_route(kind, ingest) for kind in POSTED] if ingest else []
-    config = OpenAPIConfig(title="callgram", version=__version__, path="/schema", render_plugins=[SwaggerRenderPlugin()])
+    config = OpenAPIConfig(
+        title="callgram", version=__version__, path="/schema", render_plugins=[SwaggerRenderPlugin()]
+    )
     app = Litestar([*events, live, is_ready, metrics, *routes], openapi_config=config, logging_config=None)
     if ingest:
         paths = app.openapi_schema.paths
@@ -69,7 +71,7 @@ def make_app(ingest: Ingest | None, ready: Report, routes: list[Any]) -> Litesta
 def _event_route(kind: Kind, ingest: Ingest) -> Any:
     @asgi(f"/{kind}", copy_scope=False)
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
+        if scope.get("method") != "POST":
             await _answer(send, 405, b'{"error":"use POST"}', extra=[(b"allow", b"POST")])
             return
         try:

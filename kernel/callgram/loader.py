@@ -83,14 +83,18 @@ class Plugins:
         own = entry.settings.get(plugin) if entry else None
         if own is None or one.settings_type is None:
             return one.settings
-        return _convert(plugin, {**_given(self.file, plugin), **own}, one.settings_type, f"enterprise.{number}.settings")
+        return _convert(
+            plugin, {**_given(self.file, plugin), **own}, one.settings_type, f"enterprise.{number}.settings"
+        )
 
     def _check_enterprises(self) -> None:
         for number, entry in self.file.enterprise.items():
             for plugin, own in entry.settings.items():
                 one = self.loaded[plugin]
                 if one.status is Status.OK and own and one.settings_type is None:
-                    raise ConfigError(f"plugin {plugin!r} has no settings; remove enterprise.{number}.settings.{plugin}")
+                    raise ConfigError(
+                        f"plugin {plugin!r} has no settings; remove enterprise.{number}.settings.{plugin}"
+                    )
                 self._merged(plugin, number)
 
 

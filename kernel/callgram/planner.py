@@ -7,7 +7,7 @@ no trace. No network in here. Flow of an event: ``step`` → ``_plan`` → ``Boo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -97,7 +97,7 @@ class Planner:
             logger.exception("enterprise {}: an event is parked as failed, {} wait behind it", batch.enterprise, rest)
             return Planned(failed={event.id: f"{type(error).__name__}: {error}"[:500] for event in first})
 
-    async def _plan(self, batch: Batch, events: list[Event] | tuple[Event, ...], now: datetime, *, timers: bool = True) -> Planned:
+    async def _plan(self, batch: Batch, events: Sequence[Event], now: datetime, *, timers: bool = True) -> Planned:
         settings = self._plugins.file.call_settings(batch.enterprise)
         number_plan = settings.locale().plan
         book = Book(number_plan)
@@ -120,9 +120,7 @@ class Planner:
         work.fill(planned, book, cards)
         return planned
 
-    async def _ring_timer(
-        self, book: Book, facts: Facts, work: _Work, before: dict[int, Call], now: datetime
-    ) -> None:
+    async def _ring_timer(self, book: Book, facts: Facts, work: _Work, before: dict[int, Call], now: datetime) -> None:
         """A call's own clock ran out: close it, unless this very batch brought it back to life."""
         known = book.calls.get(facts.id)
         if known is not None and known.version != facts.version:
@@ -200,7 +198,9 @@ class _Work:
         for call_id in sorted(self.touched):
             planned.calls.append(self._call_row(book, call_id))
         enterprise = self._directory.enterprises.get(self._number)
-        for chat in self._directory.chats_of(self._number) if enterprise else ():
+        if enterprise is None:
+            return
+        for chat in self._directory.chats_of(self._number):
             for call, plan in self._passed:
                 planned.skips.append(self._skip(call, plan, chat.id, enterprise.bot_id, "superseded"))
             for call, plan in self.wanted.values():

@@ -57,10 +57,11 @@ def _scenario(path: Path, text: str) -> list[Post]:
     try:
         events = json.loads(text)["events"]
         return [
-            Post(at_s=event["at_s"], kind=_kind(event["path"]), body=json.dumps(event["body"]).encode()) for event in events
+            Post(at_s=event["at_s"], kind=_kind(event["path"]), body=json.dumps(event["body"]).encode())
+            for event in events
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: no scenario: {error!r}; want {{\"events\": [{{at_s, path, body}}]}}") from None
+        raise ConfigError(f'{path}: no scenario: {error!r}; want {{"events": [{{at_s, path, body}}]}}') from None
 
 
 def _capture(path: Path, text: str) -> list[Post]:

@@ -36,10 +36,10 @@ class Sender:
         store: Store,
         plugins: Plugins,
         directory: Callable[[], Directory],
+        *,
         session: object,
         limits: Limits,
         clock: Callable[[], datetime],
-        *,
         node: str,
         done: Callable[[], None],
     ) -> None:

@@ -184,7 +184,7 @@ async def opened_store(settings: Settings, plugins: Plugins) -> AsyncIterator[St
             if store is None and one.status is Status.OK and "open_store" in one.hooks:
                 store = await _open(one, arguments(one.name)["ctx"])
         if store is None:
-            raise ConfigError("no plugin of plugins.toml opens a store; add [[plugin]] name = \"postgres\"")
+            raise ConfigError('no plugin of plugins.toml opens a store; add [[plugin]] name = "postgres"')
         try:
             yield store
         finally:
@@ -208,8 +208,8 @@ async def running(settings: Settings, *, store: Store | None = None) -> AsyncIte
     """
     plugins = loader.load(settings, _Publisher())
     async with AsyncExitStack() as stack:
-        store = store or await stack.enter_async_context(opened_store(settings, plugins))
-        service = Service(settings, plugins, store)
+        used = store if store is not None else await stack.enter_async_context(opened_store(settings, plugins))
+        service = Service(settings, plugins, used)
         await _start_plugins(service)
         await service.reload()
         service.run_part("directory", _reloading(service))
@@ -269,9 +269,9 @@ async def _sending(service: Service) -> AsyncIterator[None]:
         service.store,
         service.plugins,
         service.known,
-        session,
-        Limits(settings.plugins.limits),
-        utc_now,
+        session=session,
+        limits=Limits(settings.plugins.limits),
+        clock=utc_now,
         node=settings.node,
         done=lambda: service.sinks.wake() if service.sinks else None,
     )
@@ -384,7 +384,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; set CALLGRAM_HOST and CALLGRAM_PORT") from None
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; set CALLGRAM_HOST and CALLGRAM_PORT"
+        ) from None
     listening.listen(2048)
     listening.setblocking(False)
     return listening

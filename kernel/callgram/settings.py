@@ -187,7 +187,9 @@ def _url(text: str) -> str:
 
 def _dsn(text: str) -> Secret:
     if not text.startswith(("postgresql://", "postgres://")):
-        raise ConfigError("CALLGRAM_DATABASE_URL must start with postgresql://; unset it to use the embedded PostgreSQL")
+        raise ConfigError(
+            "CALLGRAM_DATABASE_URL must start with postgresql://; unset it to use the embedded PostgreSQL"
+        )
     return Secret(text)
 
 
@@ -229,7 +231,9 @@ def parse_plugins(text: str, source: str) -> PluginsFile:
     except msgspec.DecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}") from None
     if file.api != API_VERSION:
-        raise ConfigError(f"{source}: api = {file.api}, but this callgram has plugin API {API_VERSION}; see CHANGELOG.md")
+        raise ConfigError(
+            f"{source}: api = {file.api}, but this callgram has plugin API {API_VERSION}; see CHANGELOG.md"
+        )
     _check(file, source)
     return file
 
@@ -251,11 +255,16 @@ def _check(file: PluginsFile, source: str) -> None:
         unknown = [name for name in (*entry.off, *entry.settings) if name not in (*names, *entry.plugins)]
         if unknown:
             raise ConfigError(f"{source}: enterprise.{number} names plugin {unknown[0]!r}, which no [[plugin]] lists")
-    for place, chosen in [("defaults", file.defaults), *((f"enterprise.{n}", file.call_settings(n)) for n in file.enterprise)]:
+    for place, chosen in [
+        ("defaults", file.defaults),
+        *((f"enterprise.{n}", file.call_settings(n)) for n in file.enterprise),
+    ]:
         try:
             ZoneInfo(chosen.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ConfigError(f"{source}: {place}.zone is {chosen.zone!r}; use an IANA name such as Europe/Minsk") from None
+            raise ConfigError(
+                f"{source}: {place}.zone is {chosen.zone!r}; use an IANA name such as Europe/Minsk"
+            ) from None
         try:
             re.compile(chosen.extension)
         except re.error as error:

@@ -49,7 +49,9 @@ class Postgres:
             try:
                 return await connect(ctx.process.database_url.reveal())
             except StoreError as error:
-                raise ConfigError(f"CALLGRAM_DATABASE_URL: {error}; start that server, or unset it to use the embedded one") from None
+                raise ConfigError(
+                    f"CALLGRAM_DATABASE_URL: {error}; start that server, or unset it to use the embedded one"
+                ) from None
         server = await self._start_server(ctx)
         return await connect(server.dsn)
 

@@ -7,7 +7,7 @@ That row's lock is the fence: it goes with the connection of a planner that dies
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -164,10 +164,10 @@ class PostgresBatch:
         self.over = True
 
     async def undo(self) -> None:
+        """Without a connection any more there is nothing to undo."""
         self.over = True
-        if not self._connection.is_closed():
-            with translated():
-                await self._transaction.rollback()
+        with suppress(StoreError), translated():
+            await self._transaction.rollback()
 
     async def _absorb_calls(self, planned: Planned) -> None:
         """Locks all cards that this commit can touch first, in the senders' order: no deadlock with them."""

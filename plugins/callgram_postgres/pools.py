@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Literal
 
 import asyncpg
@@ -18,6 +18,7 @@ from callgram.errors import ConfigError, StoreError
 Job = Literal["ingest", "plan", "send", "rest"]
 
 SIZES: dict[Job, int] = {"ingest": 4, "plan": 4, "send": 3, "rest": 4}  # ingest: more than 16 are slower, not faster
+UNREADABLE = "the DSN of PostgreSQL cannot be read; write postgresql://user:password@host/database"
 COMMAND_S = 30.0
 CONNECT_S = 10.0
 
@@ -44,10 +45,14 @@ def translated() -> Iterator[None]:
     """Turn what asyncpg and the operating system raise into :class:`StoreError`, without rows or secrets."""
     try:
         yield
+    except asyncpg.ClientConfigurationError:
+        raise ConfigError(UNREADABLE) from None
+    except asyncpg.DataError as error:
+        raise StoreError(f"PostgreSQL cannot hold a value: {type(error).__name__}") from None  # the message shows it
     except asyncpg.PostgresError as error:
         # Only the message: DETAIL shows rows.
         raise StoreError(f"PostgreSQL refused: {error.args[0] if error.args else ''} ({error.sqlstate})") from None
-    except asyncpg.InterfaceError as error:
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the latter where a server vanishes
         raise StoreError(f"the connection to PostgreSQL is not usable: {error}") from None
     except TimeoutError:
         raise StoreError("PostgreSQL did not answer in time; see to the database") from None
@@ -64,16 +69,16 @@ class Pools:
     @classmethod
     async def open(cls, dsn: str) -> Pools:
         """Connect once for each job. Raises ConfigError when the DSN cannot be read, StoreError when nobody answers."""
-        pools: dict[Job, Any] = {}
+        pools = cls({job: await _pool(dsn, job) for job in SIZES})
         try:
-            with translated():
-                for job, size in SIZES.items():
-                    pools[job] = await _open(dsn, job, size)
+            for job in SIZES:
+                await pools.value(job, "SELECT 1")
+        except ValueError:
+            raise ConfigError(UNREADABLE) from None
         except BaseException:
-            for pool in pools.values():
-                pool.terminate()
+            await pools.close()
             raise
-        return cls(pools)
+        return pools
 
     @asynccontextmanager
     async def take(self, job: Job) -> AsyncIterator[Any]:
@@ -84,7 +89,7 @@ class Pools:
         try:
             yield connection
         finally:
-            with translated():
+            with suppress(StoreError), translated():  # what cannot be given back is replaced by the pool
                 await pool.release(connection, timeout=CONNECT_S)
 
     async def rows(self, job: Job, sql: str, *args: Any) -> list[Any]:
@@ -114,20 +119,18 @@ async def _close(pool: Any) -> None:
         await pool.close()
 
 
-async def _open(dsn: str, job: Job, size: int) -> Any:
-    try:
-        return await asyncpg.create_pool(
-            dsn,
-            min_size=1,
-            max_size=size,
-            reset=_nothing_to_reset,
-            command_timeout=COMMAND_S,
-            timeout=CONNECT_S,
-            server_settings=SETTINGS[job],
-        )
-    except (ValueError, asyncpg.ClientConfigurationError):
-        remedy = "write postgresql://user:password@host/database"
-        raise ConfigError(f"the DSN of PostgreSQL cannot be read; {remedy}") from None
+def _pool(dsn: str, job: Job) -> Any:
+    """Without a least size: asyncpg would keep to it by itself, and log tracebacks while the server is away."""
+    return asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=SIZES[job],
+        max_inactive_connection_lifetime=0,
+        reset=_nothing_to_reset,
+        command_timeout=COMMAND_S,
+        timeout=CONNECT_S,
+        server_settings=SETTINGS[job],
+    )
 
 
 async def _nothing_to_reset(_connection: Any) -> None:

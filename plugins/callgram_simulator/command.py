@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+from pathlib import Path
 
 import click
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8081, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8081, show_default=True, help="Port; 0 takes a free one."
+)
 @click.option("--flood/--no-flood", default=True, show_default=True, help="Whether Telegram's rate limits hold.")
 @click.option("--registered-only", is_flag=True, help="Take only bots and chats made through the control API.")
-def simulator(host: str, port: int, flood: bool, registered_only: bool) -> None:
+@click.option(
+    "--state", type=click.Path(dir_okay=False, path_type=Path), help="File that keeps the chats over a restart."
+)
+def simulator(host: str, port: int, flood: bool, registered_only: bool, state: Path | None) -> None:
     """A Telegram of your own: the Bot API, its limits and faults, and the chats in your browser."""
+    from callgram_simulator.keeping import kept
     from callgram_simulator.server import Simulator
     from callgram_simulator.settings import FloodSettings, SimulatorSettings
 
@@ -30,7 +38,14 @@ def simulator(host: str, port: int, flood: bool, registered_only: bool) -> None:
         async with Simulator(settings) as server:
             click.echo(f"Bot API and chat view at {server.url}   (Ctrl-C stops it)")
             click.echo(f"callgram serve with CALLGRAM_TELEGRAM_API_URL={server.url} writes to it")
-            await asyncio.Event().wait()
+            async with kept(server.state, state) if state else contextlib.nullcontext():
+                await _until_told()
 
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run())
+    asyncio.run(run())
+
+
+async def _until_told() -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()

@@ -54,9 +54,9 @@ def weak_keys(event: Event, plan: NumberPlan) -> list[str]:
             text = bare(number)
             inside = plan.is_extension(text)
             keys.append(f"pair:{text}:{phone}" if inside else f"mobile:{plan.canonical(text)}:{phone}")
-    if event.kind is Kind.HANGUP and event.call_type == 1 and event.extensions:
-        if not plan.is_extension(bare(event.extensions[0])):
-            keys.append(f"mobile:{plan.canonical(event.phone)}:{plan.canonical(event.extensions[0])}")
+    outward = event.kind is Kind.HANGUP and event.call_type == 1 and event.extensions
+    if outward and not plan.is_extension(bare(event.extensions[0])):
+        keys.append(f"mobile:{plan.canonical(event.phone)}:{plan.canonical(event.extensions[0])}")
     if event.kind in {Kind.BRIDGE, Kind.NEW_CALLERID} and not is_local(event.channel):
         keys += _pair_of_leg(event, plan)
     return list(dict.fromkeys(keys))
@@ -134,9 +134,9 @@ class Book:
         for other in others:
             facts = self._absorb(facts, other, absorbed)
         for key in (*weak, *sought_keys(event, self.plan)):
-            other = self._tied(key, facts, event)
-            if other is not None:
-                facts = self._absorb(facts, other, absorbed)
+            fragment = self._tied(key, facts, event)
+            if fragment is not None:
+                facts = self._absorb(facts, fragment, absorbed)
         self._file(facts, [*strong, *weak, *left_keys(event, self.plan)])
         return Touch(event=event, facts=facts, absorbed=tuple(absorbed))
 
@@ -205,8 +205,10 @@ def _is_fragment(facts: Facts) -> bool:
 
 def _is_mobile(facts: Facts, plan: NumberPlan) -> bool:
     rings = (*facts.dials, *facts.hangups)
-    return not facts.starts and any(is_mobile_leg(ring, plan) for ring in rings) and all(
-        is_mobile_leg(ring, plan) for ring in rings
+    return (
+        not facts.starts
+        and any(is_mobile_leg(ring, plan) for ring in rings)
+        and all(is_mobile_leg(ring, plan) for ring in rings)
     )
 
 

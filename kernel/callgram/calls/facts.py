@@ -15,8 +15,8 @@ from callgram.events import Event, Kind
 MAX_FACTS = 200  # of one sort in one call: a phone that forwards to itself makes a new leg every half second
 
 
-class Ring(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A ``start`` or a ``dial``: ``at`` is its arrival, aware UTC."""
+class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What ``start``, ``dial`` and ``hangup`` have in common. ``at`` is the arrival, aware UTC."""
 
     at: datetime
     unique_id: str
@@ -24,6 +24,10 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     extensions: tuple[str, ...] = ()
     trunk: str = ""
     call_type: int | None = None
+
+
+class Ring(Told, frozen=True, kw_only=True, omit_defaults=True):
+    """A ``start`` or a ``dial``."""
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,22 +52,16 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     connected_name: str = ""
 
 
-class Hangup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Hangup(Told, frozen=True, kw_only=True, omit_defaults=True):
     """The end of a dialplan context: of the call, or of an inner or mobile leg of it."""
 
-    at: datetime
-    unique_id: str
-    phone: str = ""
-    extensions: tuple[str, ...] = ()
-    trunk: str = ""
-    call_type: int | None = None
     status: str = ""
     start_time: str = ""
     end_time: str = ""
     cause: str = ""
 
 
-Fact = TypeVar("Fact", Ring, Move, Hangup)
+Fact = TypeVar("Fact", bound="Told | Move")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -133,7 +131,7 @@ def merge(one: Facts, other: Facts) -> Facts:
         hangups=_union(first.hangups, second.hangups),
         moves=_union(first.moves, second.moves),
         legs=legs,
-        closed_at=max(closed) if len(closed) == 2 else None,  # noqa: PLR2004 - both sides of the merge
+        closed_at=max(closed) if len(closed) == 2 else None,
     )
 
 
@@ -187,6 +185,11 @@ def _union(known: tuple[Fact, ...], more: tuple[Fact, ...]) -> tuple[Fact, ...]:
     """Both, in order of arrival, one of each (a repeated fact keeps its first arrival), bounded."""
     seen: dict[object, Fact] = {}
     for fact in sorted((*known, *more), key=lambda fact: fact.at):
-        said = msgspec.structs.astuple(fact)
-        seen.setdefault(said if isinstance(fact, Move) else said[1:], fact)  # a channel may enter a bridge again
+        seen.setdefault(_identity(fact), fact)
     return tuple(seen.values())[:MAX_FACTS]
+
+
+def _identity(fact: Told | Move) -> object:
+    """What makes two facts one. Not when it arrived, but for moves: a channel may enter a bridge again."""
+    said = msgspec.structs.astuple(fact)
+    return said if isinstance(fact, Move) else said[1:]

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from callgram.calls.facts import Facts, Hangup, Leg, Move, Ring
+from callgram.calls.facts import Facts, Hangup, Leg, Move, Told
 from callgram.numbers import NumberPlan, bare, is_hidden
 
 
@@ -30,13 +30,15 @@ class Result(StrEnum):
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """All channels of one conversation, as far as it is known. What is not known is ``""``, ``()`` or ``None``.
 
-    ``client`` is the outside party in canonical form, ``""`` when hidden or when there is none. ``caller`` is who
-    dialled in an outgoing or internal call. ``greeted``: a start was told; ``dialled``: a dial was. ``ringing`` is whom the last dial step rings, ``rung`` everybody who was
-    rung, ``talkers`` who talked, in order (extensions, or mobiles in canonical form). Times are aware UTC arrivals;
-    ``left_at`` is when the talk was left by everybody.
-    ``talk_s`` and ``wait_s`` are seconds, ``None`` while unknown. ``closed`` means that no hangup came and our own
-    clock ended the call. ``unique_id`` is the head: the channel whose hangup ends the call; ``""`` while only inner legs
-    are known, and then there is nothing to show yet.
+    ``unique_id`` is the head: the channel whose hangup ends the call; ``""`` while only inner legs are known, and then
+    there is nothing to show yet. ``client`` is the outside party in canonical form, ``""`` when hidden or when there is
+    none. ``caller`` is who dialled in an outgoing or internal call. ``greeted``: a start was told; ``dialled``: a dial
+    was. ``ringing`` is whom the last dial step rings, ``rung`` everybody who was rung, ``talkers`` who talked, in order
+    (extensions, or mobiles in canonical form).
+
+    Times are aware UTC arrivals. ``left_at`` is when the talk was left by everybody; ``talk_s`` and ``wait_s`` are seconds,
+    ``None`` while unknown. ``closed`` means that no hangup came and our own clock ended the call. ``host_start`` and
+    ``host_end`` are what the host wrote, in its own zone.
     """
 
     id: int
@@ -88,7 +90,7 @@ def local_pair(channel: str) -> str:
     return channel.rpartition(";")[0] if is_local(channel) else ""
 
 
-def is_mobile_leg(ring: Ring | Hangup, plan: NumberPlan) -> bool:
+def is_mobile_leg(ring: Told, plan: NumberPlan) -> bool:
     """A forward to a mobile is dialled and hung up as an outgoing call whose "manager" is the client's number."""
     return (
         ring.call_type == 1
@@ -166,7 +168,10 @@ class _Story:
             (Direction.INCOMING, [dial for dial in self.dials if dial.call_type == 0 and self._outside(dial)]),
             (Direction.OUTGOING, [dial for dial in self.dials if dial.call_type == 1]),
             (Direction.OUTGOING, [hangup for hangup in self.hangups if hangup.call_type == 1]),
-            (Direction.INCOMING, [hangup for hangup in self.hangups if hangup.call_type == 0 and self._outside(hangup)]),
+            (
+                Direction.INCOMING,
+                [hangup for hangup in self.hangups if hangup.call_type == 0 and self._outside(hangup)],
+            ),
         ):
             outer = [ring for ring in rings if ring.unique_id not in self.inner]
             if outer:
@@ -194,10 +199,12 @@ class _Story:
         for ring in (*self.dials, *self.hangups):
             if ring.unique_id not in self.inner:
                 return ring.unique_id
-        callers = [uid for uid, leg in self.facts.legs.items() if leg.exten not in {"", "s"} and not is_local(leg.channel)]
+        callers = [
+            uid for uid, leg in self.facts.legs.items() if leg.exten not in {"", "s"} and not is_local(leg.channel)
+        ]
         return callers[0] if callers else ""
 
-    def _outside(self, ring: Ring | Hangup) -> bool:
+    def _outside(self, ring: Told) -> bool:
         """The Phone of a ring is an outside party (or hidden) rather than one of the enterprise's extensions."""
         return not (self.plan.is_extension(ring.phone) and not ring.trunk)
 
@@ -212,10 +219,12 @@ class _Story:
 
     def _client(self) -> str:
         mobile_clients = [ring.extensions[0] for ring in self.facts.dials if is_mobile_leg(ring, self.plan)]
-        own = [ring.phone for ring in (*self.facts.starts, *self.dials, *self.ends, *self.hangups) if ring.call_type != 2]
+        own = [
+            ring.phone for ring in (*self.facts.starts, *self.dials, *self.ends, *self.hangups) if ring.call_type != 2
+        ]
         own += [ring.phone for ring in (*self.dials, *self.ends, *self.hangups) if ring.call_type == 2]
         for phone in own:
-            if not is_hidden(phone) and phone not in self.trunks and not (phone in self._inside()):
+            if not is_hidden(phone) and phone not in self.trunks and phone not in self._inside():
                 return self.plan.canonical(phone)
         head = self.facts.legs.get(self.head)
         numbers = [*mobile_clients]
@@ -237,7 +246,9 @@ class _Story:
         if self.direction is Direction.INCOMING:
             return ""
         if self.direction is Direction.OUTGOING:
-            named = [bare(number) for ring in (*self.dials, *self.ends) if ring.call_type == 1 for number in ring.extensions]
+            named = [
+                bare(number) for ring in (*self.dials, *self.ends) if ring.call_type == 1 for number in ring.extensions
+            ]
         else:
             named = [ring.phone for ring in (*self.dials, *self.ends)]
         named += [peer(leg.channel) for uid, leg in self.facts.legs.items() if uid == self.head]
@@ -255,7 +266,9 @@ class _Story:
             legs = self.facts.legs.values()
             named = [number for end in self.ends for number in end.extensions]
             named += [number for leg in legs for number in (peer(leg.channel), leg.connected_num, leg.exten)]
-            callees = [bare(number) for number in named if self.plan.is_extension(bare(number)) and bare(number) != caller]
+            callees = [
+                bare(number) for number in named if self.plan.is_extension(bare(number)) and bare(number) != caller
+            ]
             steps = [(callees[0],)] if callees else []
         return [step for step in steps if step]
 

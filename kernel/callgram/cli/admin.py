@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -35,7 +35,7 @@ def with_store(work: Callable[[Store], Awaitable[Result]]) -> Result:
     return asyncio.run(run())
 
 
-def show(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def show(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -96,7 +96,10 @@ def enterprise_list(as_json: bool) -> None:
     if as_json:
         click.echo(
             msgspec.json.encode(
-                [{"number": one.number, "name": one.name, "bot": one.bot_id, "chats": len(chats)} for one, chats in rows]
+                [
+                    {"number": one.number, "name": one.name, "bot": one.bot_id, "chats": len(chats)}
+                    for one, chats in rows
+                ]
             )
         )
         return

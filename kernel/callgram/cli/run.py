@@ -16,9 +16,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command()
 @click.option("--host", help="Address to listen on (CALLGRAM_HOST; 127.0.0.1).")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on (CALLGRAM_PORT; 8080). 0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Port to listen on (CALLGRAM_PORT; 8080). 0 takes a free one."
+)
 @click.option("--roles", help=f"What this process does, of {','.join(ROLES)}. All by default.")
-@click.option("--plugins", type=_FILE, help="plugins.toml to use (CALLGRAM_PLUGINS; ./plugins.toml, else the shipped one).")
+@click.option(
+    "--plugins", type=_FILE, help="plugins.toml to use (CALLGRAM_PLUGINS; ./plugins.toml, else the shipped one)."
+)
 def serve(**options: Any) -> None:
     """Take events, keep the chats true, write the trace. Until Ctrl-C."""
     from callgram import logs
@@ -57,7 +61,9 @@ async def _serve(settings: Any) -> None:
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="Port of callgram.")
-@click.option("--chats-port", type=click.IntRange(0, 65_535), default=8081, show_default=True, help="Port of the chat view.")
+@click.option(
+    "--chats-port", type=click.IntRange(0, 65_535), default=8081, show_default=True, help="Port of the chat view."
+)
 @click.option("--speed", type=float, default=1.0, show_default=True, help="2 plays the calls twice as fast.")
 @click.option("--once", is_flag=True, help="Play every call once, then stop.")
 def demo(**options: Any) -> None:
@@ -70,7 +76,9 @@ def demo(**options: Any) -> None:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="callgram to post to.")
-@click.option("--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="10 is ten times as fast.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="10 is ten times as fast."
+)
 @click.option("--token", help="Token to send instead of the recorded one (a trace file holds none).")
 def replay(files: tuple[Path, ...], url: str, speed: float, token: str | None) -> None:
     """Post recorded calls again: scenarios (.json), captures (.jsonl) or trace files (.log)."""

@@ -19,6 +19,6 @@ __all__ = ["Kind", "LimitSettings", "Limits", "Outcome", "Reason", "SessionSetti
 
 def open_session(settings: SessionSettings | None = None) -> TelegramSession:
     """The one session that all bots share; close it with ``await session.close()``. Raises ConfigError."""
-    from callgram.telegram.session import TelegramSession  # noqa: PLC0415 - see the module
+    from callgram.telegram.session import TelegramSession
 
     return TelegramSession(settings or SessionSettings())

@@ -15,8 +15,7 @@ import msgspec
 from callgram.calls.book import GRACE, is_weak
 from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown
-from callgram.context import Chat, Directory, Enterprise, Secret
-from callgram.context import bot_id as bot_id_of
+from callgram.context import Chat, Directory, Enterprise
 from callgram.errors import ConfigError, IngestError, StoreError
 from callgram.events import Event, read_event
 from callgram.store import Batch, CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import timedelta
 
 import pytest
 
-from callgram import Event
+from callgram import Event, Kind
 from callgram.calls.book import Book
 from callgram.calls.facts import MAX_FACTS
 from callgram.calls.story import tell
@@ -16,19 +17,68 @@ from callgram.calls.story import tell
 from .traffic import BEGAN, PLAN, Posted, hostile, paced, play, scenarios, source, summary, timed, unmatched
 
 
-def renumbered(posts: tuple[Posted, ...], *, suffix: str = "9", later_s: float = 0.0) -> list[Posted]:
-    """The same call once more, by other channels and in other bridges."""
+def renumbered(posts: tuple[Posted, ...], *, later_s: float = 0.0) -> list[Posted]:
+    """The same call once more, later, by channels and in bridges of its own."""
     found = []
     for post in posts:
-        body = json.loads(post.body)
-        for name in ("UniqueId", "BridgeUniqueid", "Linkedid", "MainUniqueId"):
-            if body.get(name):
-                body[name] += suffix
+        body = json.loads(post.body, strict=False)
+        for name in ("UniqueId", "Linkedid", "MainUniqueId"):
+            body[name] = re.sub(
+                r"(\d+)\.(\d+)$", lambda old: f"{int(old[1]) + int(later_s)}.{int(old[2]) + 1000}", body.get(name) or ""
+            )
+        if body.get("BridgeUniqueid"):
+            body["BridgeUniqueid"] += "-again"
+        if body.get("Channel"):
+            body["Channel"] = re.sub(r"-([0-9a-f]{8})", r"-9\1", body["Channel"])
         found.append(Posted(post.kind, post.at_s + later_s, json.dumps(body).encode()))
     return found
 
 
-@pytest.mark.parametrize("second_after_s", [0.25, 1.7, 20.0, 36.25])
+def told_together(first: str, second: str, later_s: float) -> list[str]:
+    """What is wrong when the calls of ``second`` begin ``later_s`` after those of ``first``."""
+    one, other = source(first), source(second)
+    both = sorted([*one.posts, *renumbered(other.posts, later_s=later_s)], key=lambda post: post.at_s)
+    played = play(timed(both), show=True)
+    vanished = [f"vanished: {loser}" for loser, _ in played.absorbed if loser in played.stages]
+    unended = [f"no end: {call.unique_id}" for call in played.leftovers]
+    return [*unmatched(played.finals, [*one.calls, *other.calls]), *unended, *vanished]
+
+
+SENDERS = {"classic": ("asterisk16-classic/", ""), "dialplan": ("asterisk22-pjsip/", ""), "agent": ("asterisk22-pjsip/", ".agent")}
+OF_ONE_CLIENT = {
+    "incoming": ("in_answered", "in_ringgroup", "in_cancel", "xfer_blind_dtmf", "xfer_attended_dtmf", "forward_mobile"),
+    "outgoing": ("out_answered", "out_noanswer", "out_cancel"),
+}
+TOGETHER_S = 1.3  # the second begins while the first rings
+REDIAL_S = 25.0  # the second begins when the first has ended, within GRACE
+
+TOGETHER_GAPS: set[tuple[str, str, str, float]] = set()
+
+
+def couples() -> list[tuple[str, str, str, float]]:
+    """Two calls of one client: which sender, which call, which next one, how much later."""
+    return [
+        (sender, first, second, later_s)
+        for sender in SENDERS
+        for names in OF_ONE_CLIENT.values()
+        for first in names
+        for second in names
+        for later_s in (TOGETHER_S, REDIAL_S)
+    ]
+
+
+@pytest.mark.parametrize(("sender", "first", "second", "later_s"), couples())
+def test_a_client_s_next_call_is_another_call(sender: str, first: str, second: str, later_s: float) -> None:
+    """Even where the same manager takes both, and weak evidence fits either."""
+    folder, suffix = SENDERS[sender]
+    wrong = told_together(f"{folder}{first}{suffix}", f"{folder}{second}{suffix}", later_s)
+    if (sender, first, second, later_s) in TOGETHER_GAPS:
+        assert wrong, "this gap is closed: take it out of TOGETHER_GAPS"
+    else:
+        assert wrong == []
+
+
+@pytest.mark.parametrize("second_after_s", [1.7, 20.0, 36.25])
 @pytest.mark.parametrize("name", ["incoming-answered", "incoming-missed", "outgoing-answered", "outgoing-unanswered"])
 def test_two_calls_of_one_client_at_once_stay_two(name: str, second_after_s: float) -> None:
     first = source(name)
@@ -78,7 +128,7 @@ def forward_loop(groups: int) -> list[Posted]:
             ("dial", {**host, "UniqueId": f"1795362061.{2 * n + 1001}", "CallType": 0, "Extensions": ["150"]}),
         ]
     told.append(("hangup", {**main, "Extensions": [""], "CallStatus": "0"}))
-    return [Posted(kind, 0.07 * n, json.dumps(body).encode()) for n, (kind, body) in enumerate(told)]
+    return [Posted(Kind(kind), 0.07 * n, json.dumps(body).encode()) for n, (kind, body) in enumerate(told)]
 
 
 def test_a_forward_loop_of_fifteen_groups_is_one_missed_call() -> None:

@@ -1,0 +1,555 @@
+"""The real program under test: ``callgram serve`` as a process, its embedded PostgreSQL, a Telegram of our own, and hosts.
+
+Everything is seen from outside: HTTP in, chats and truth log of the simulator, the trace file, the log, the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import asyncpg
+import msgspec
+
+from callgram.replay import Post, read
+from callgram_simulator.server import Simulator
+from callgram_simulator.settings import FloodSettings, SimulatorSettings
+from callgram_simulator.state import State
+from callgram_simulator.truth import TruthEntry
+from callgram_tracer import Line, parse_line
+
+Result = TypeVar("Result")
+
+DATA = Path(__file__).parents[1] / "data"
+SUPERUSER = 777_000_777
+SHIPPED = ("postgres", "start", "dial", "bridge", "hangup", "internal", "tracer", "simulator")
+WIDE = "{ private_per_s = 1000, private_burst = 1000, group_per_min = 60000, group_burst = 1000, bot_per_s = 1000 }"
+HEADS = {
+    "✅Успешный входящий звонок": ("incoming", "answered"),
+    "✅Успешный исходящий звонок": ("outgoing", "answered"),
+    "✅Успешный внутренний звонок": ("internal", "answered"),
+    "❌Пропущенный входящий звонок": ("incoming", "missed"),
+    "❌Неотвеченный исходящий звонок": ("outgoing", "missed"),
+    "❌Неотвеченный внутренний звонок": ("internal", "missed"),
+}
+
+
+def until(condition: Callable[[], Result], what: str, deadline_s: float = 20.0) -> Result:
+    """The first true answer of ``condition``; asks until then, and fails past the deadline."""
+    deadline = time.monotonic() + deadline_s
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {what}"
+        time.sleep(0.02)
+    return answer
+
+
+def plugins_toml(*names: str, hold_s: float = 0.1, enterprises: str = "") -> str:
+    """A plugins.toml of these plugins, by default all that are shipped; Telegram's limits are wide open."""
+    lines = ["api = 1", f"limits = {WIDE}"]
+    for name in names or SHIPPED:
+        lines += ["[[plugin]]", f'name = "{name}"']
+        if name == "postgres":
+            lines.append("required = true")
+        if name == "start":
+            lines.append(f"settings = {{ hold_s = {hold_s} }}")
+    return "\n".join([*lines, enterprises, ""])
+
+
+# Enterprises
+
+
+class Office(msgspec.Struct, frozen=True, kw_only=True):
+    """An enterprise of a test, with secrets that are found wherever they leak to."""
+
+    number: str
+    token: str
+    bot_token: str
+    chats: tuple[int, ...]
+
+    @property
+    def bot(self) -> int:
+        return int(self.bot_token.partition(":")[0])
+
+
+_numbers = itertools.count(1)
+
+
+def new_office(number: str = "", n_chats: int = 2) -> Office:
+    """An enterprise that no other test has: two persons and more, the last chat is a group."""
+    at = next(_numbers)
+    persons = tuple(500_000_000 + at * 10 + place for place in range(n_chats - 1))
+    return Office(
+        number=number or f"{7000 + at}",
+        token=f"88005{at:04}99",
+        bot_token=f"{610_000_000 + at}:SECRET-secret-SECRET-secret-{at:06}",
+        chats=(*persons, -1_002_000_000_000 - at),
+    )
+
+
+ADD = """
+import json, sys
+from callgram.cli import guarded
+from callgram.cli.admin import with_store
+from callgram.context import Chat, Enterprise, Secret
+
+async def add(store):
+    for one in json.load(sys.stdin):
+        secrets = {"token": Secret(one["token"]), "bot_token": Secret(one["bot_token"])}
+        await store.put_enterprise(Enterprise(number=one["number"], **secrets))
+        for chat in one["chats"]:
+            await store.add_subscriber(one["number"], Chat(id=chat))
+
+guarded(lambda: with_store(add))
+"""
+
+
+# Beside the test: one thread with an event loop
+
+
+class Background:
+    """An event loop in a thread: the simulator, the hosts and the look into the database live there."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="background", daemon=True)
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, Result], deadline_s: float = 120.0) -> Result:
+        result: Result = self.start(work).result(deadline_s)
+        return result
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+class Telegram:
+    """The simulator, and what its chats show."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        self._simulator = Simulator(SimulatorSettings(port=0, flood=FloodSettings(enabled=False)))
+
+    def start(self) -> None:
+        self._background.run(self._simulator.__aenter__())
+
+    def stop(self) -> None:
+        self._background.run(self._simulator.__aexit__(None, None, None))
+
+    @property
+    def url(self) -> str:
+        return self._simulator.url
+
+    def ask(self, question: Callable[[State], Result]) -> Result:
+        async def answer() -> Result:
+            return question(self._simulator.state)
+
+        return self._background.run(answer())
+
+    def texts(self, bot: int, chat: int) -> list[str]:
+        """The messages that ``chat`` shows of ``bot`` now, oldest first."""
+
+        def look(state: State) -> list[str]:
+            known = state.bots.get(bot)
+            dialog = known.dialogs.get(chat) if known else None
+            return [record.message.text or "" for record in dialog.records.values()] if dialog else []
+
+        return self.ask(look)
+
+    def truth(self, bot: int, chat: int | None = None) -> list[TruthEntry]:
+        """What was sent, edited and deleted by ``bot``, in order."""
+        entries = self.ask(lambda state: list(state.truth))
+        return [one for one in entries if one.bot_id == bot and chat in {None, one.chat_id}]
+
+    def chats(self, bot: int) -> set[int]:
+        """Every chat that ever saw anything of ``bot``."""
+        return {one.chat_id for one in self.truth(bot)}
+
+
+# The program
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Program:
+    """A directory with ``callgram serve`` in it, started and stopped as often as a test wants."""
+
+    def __init__(self, telegram: Telegram, background: Background, plugins: str, **environment: str) -> None:
+        # Not below pytest's own directories: as root those are closed to the account that PostgreSQL runs as.
+        self.base = Path(os.path.realpath(tempfile.mkdtemp(prefix="cg-")))
+        self.base.chmod(0o755)
+        self.work, self.data, self.log_file = self.base / "work", self.base / "data", self.base / "log"
+        self.work.mkdir()
+        self.log_file.touch()
+        self.telegram, self._background = telegram, background
+        (self.work / "plugins.toml").write_text(plugins)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("CALLGRAM_")},
+            "CALLGRAM_DATA_DIR": str(self.data),
+            "CALLGRAM_TELEGRAM_API_URL": telegram.url,
+            "CALLGRAM_PORT": "0",
+            **environment,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self.secrets: set[str] = set()
+        self.expected_errors: list[str] = []
+        self._database: asyncpg.Connection | None = None
+
+    # Life
+
+    def start(self, *, wait: bool = True) -> None:
+        assert self.process is None, "it runs already"
+        told = self.log_file.stat().st_size
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "callgram", "serve"],
+                cwd=self.work,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        if wait:
+            self.until_ready(told)
+
+    def until_ready(self, told: int = 0, *, ready: bool = True) -> None:
+        def listening() -> str:
+            assert self.process is not None
+            assert self.process.poll() is None, f"serve ended with {self.process.poll()}: {self.log}"
+            found = re.findall(r"callgram serves \d+ enterprises at (\S+)", self.log_file.read_bytes()[told:].decode())
+            return found[-1] if found else ""
+
+        self.url = until(listening, "serve listens", 60)
+        if ready:
+            until(lambda: self.get("/health/ready").status == 200, "serve is ready", 30)
+
+    def stop(self, deadline_s: float = 20.0) -> int:
+        """SIGTERM; answers the exit code once it has ended."""
+        process, self.process = self.process, None
+        assert process is not None
+        self._disconnect()
+        process.send_signal(signal.SIGTERM)
+        return process.wait(deadline_s)
+
+    def kill(self) -> None:
+        """What a power cut or the OOM killer leaves behind."""
+        process, self.process = self.process, None
+        assert process is not None
+        process.kill()
+        process.wait()
+        self._disconnect()
+
+    def close(self) -> None:
+        """Stop it, and hold against it what no run may leave: processes, secrets or errors in its log."""
+        try:
+            if self.process is not None:
+                assert self.process.poll() is None, f"serve ended by itself: {self.log}"
+                assert self.stop() == 0, self.log
+            until(lambda: not self.users(), "no process is left", 20)
+            self._check_log()
+        finally:
+            if self.process is not None:
+                self.process.kill()
+                self.process.wait()
+            self._disconnect()
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    def _check_log(self) -> None:
+        text = self.log + (self.data / "postgres.log").read_text() if (self.data / "postgres.log").exists() else self.log
+        leaked = [secret for secret in self.secrets if secret in text]
+        assert not leaked, f"in the log: {leaked}"
+        errors = [line for line in self.log.splitlines() if re.search(r" (ERROR|CRITICAL) |^Traceback", line)]
+        unknown = [line for line in errors if not any(re.search(known, line) for known in self.expected_errors)]
+        assert not unknown, f"errors in the log:\n{self.log}"
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def users(self) -> list[str]:
+        """The command lines of all live processes that name the directory, or run in it."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes()
+                where = os.readlink(entry / "cwd") if entry.name.isdigit() else ""
+                if entry.name.isdigit() and (str(self.base).encode() in line or where.startswith(str(self.base))):
+                    found.append(f"{entry.name} {line!r}")
+        return found
+
+    # Administration
+
+    def cli(self, *arguments: str, deadline_s: float = 30.0, **environment: str) -> subprocess.CompletedProcess[str]:
+        """``callgram`` with these arguments, beside the running serve or alone."""
+        return subprocess.run(
+            [sys.executable, "-m", "callgram", *arguments],
+            cwd=self.work,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=deadline_s,
+            check=False,
+        )
+
+    def add(self, offices: Sequence[Office]) -> None:
+        """Add enterprises with the code of the administrative commands, in one process; returns when serve sends for them."""
+        told = json.dumps([msgspec.structs.asdict(office) for office in offices])
+        self.secrets |= {secret for office in offices for secret in (office.token, office.bot_token)}
+        self.secrets |= {office.bot_token.partition(":")[2] for office in offices}
+        adding = [sys.executable, "-c", ADD]
+        subprocess.run(adding, cwd=self.work, env=self.environment, input=told, text=True, check=True, timeout=60)
+        if self.process is None:
+            return
+        n_bots = self.sql("SELECT count(DISTINCT bot_token) FROM enterprises")[0][0]
+
+        def known() -> bool:
+            answer = self.get("/health/ready")
+            return answer.status == 200 and answer.json["bots"]["used"] == n_bots
+
+        until(known, "serve knows the new enterprises", 10)
+
+    # HTTP
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def post(self, kind: str, body: dict[str, Any] | bytes, *headers: tuple[str, str]) -> Answer:
+        raw = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+        return self.request("POST", f"/{kind}", raw, ("Content-Type", "application/json"), *headers)
+
+    def request(self, method: str, path: str, body: bytes = b"", *headers: tuple[str, str]) -> Answer:
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=15)
+        try:
+            connection.putrequest(method, path)
+            if body and not any(name.lower() in {"content-length", "transfer-encoding"} for name, _ in headers):
+                connection.putheader("Content-Length", str(len(body)))
+            for name, value in headers:
+                connection.putheader(name, value)
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def tell(self, office: Office, kind: str, **fields: Any) -> None:
+        """One event that has to be taken."""
+        answer = self.post(kind, {"Token": office.token, **fields})
+        assert answer.status == 200, answer
+
+    def play(
+        self, plays: Sequence[tuple[Office, Sequence[Post]]], *, speed: float = 10.0, gap_s: float = 1.0
+    ) -> None:
+        """Post recordings side by side, each in its order, with its gaps shortened and none longer than ``gap_s``."""
+        self._background.run(self._play_all(plays, speed, gap_s))
+
+    async def _play_all(self, plays: Sequence[tuple[Office, Sequence[Post]]], speed: float, gap_s: float) -> None:
+        async with aiohttp.ClientSession() as client, asyncio.TaskGroup() as group:
+            for office, posts in plays:
+                group.create_task(self._play(client, office, posts, speed, gap_s))
+
+    async def _play(
+        self, client: aiohttp.ClientSession, office: Office, posts: Sequence[Post], speed: float, gap_s: float
+    ) -> None:
+        before = 0.0
+        for post in posts:
+            await asyncio.sleep(min((post.at_s - before) / speed, gap_s))
+            before = post.at_s
+            async with client.post(f"{self.url}/{post.kind}", data=with_token(post.body, office.token)) as answer:
+                assert answer.status == 200, await answer.text()
+
+    # What became of it
+
+    def sql(self, query: str, *arguments: Any) -> list[Any]:
+        """Rows of the embedded database; raises OSError or asyncpg's errors while it is away."""
+
+        async def ask() -> list[Any]:
+            if self._database is None or self._database.is_closed():
+                self._database = await asyncpg.connect(
+                    host=str(self.data / "run"), port=5432, user="callgram", database="callgram", timeout=5
+                )
+            rows: list[Any] = await self._database.fetch(query, *arguments, timeout=10)
+            return rows
+
+        return self._background.run(ask())
+
+    def _disconnect(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+
+            async def cut() -> None:
+                database.terminate()
+
+            self._background.run(cut())
+
+    def settled(self, *offices: Office, deadline_s: float = 30.0) -> None:
+        """Returns when every event is planned, every card delivered, and no call is about to be closed by its clock."""
+        numbers = [office.number for office in offices]
+
+        def idle() -> bool:
+            return bool(self.sql(SETTLED, numbers)[0][0])
+
+        until(idle, "all events are planned and all cards are delivered", deadline_s)
+        parked = self.sql("SELECT kind, failed FROM call_events WHERE enterprise = ANY($1) AND failed <> ''", numbers)
+        assert not parked, f"events that could not be planned: {parked}"
+
+    def stored(self, office: Office) -> list[bytes]:
+        """The bodies that are in the database, in the order in which they were stored."""
+        return [row["body"] for row in self.sql("SELECT body FROM call_events WHERE enterprise = $1 ORDER BY id", office.number)]
+
+    def trace_text(self, office: Office) -> str:
+        path = self.work / "call_tracer" / office.number / "events.log"
+        return path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+
+    def trace(self, office: Office) -> list[Line]:
+        """The trace file once it has everything that the database has to say about the enterprise."""
+        n_records = self.sql(RECORDED, office.number)[0][0]
+        until(lambda: self.trace_text(office).count("\n") >= n_records, f"the trace has {n_records} lines")
+        return [parse_line(line) for line in self.trace_text(office).split("\n")[:-1]]
+
+
+SETTLED = """
+SELECT NOT EXISTS (SELECT FROM call_events WHERE enterprise = ANY($1) AND NOT done)
+    AND NOT EXISTS (SELECT FROM telegram_messages WHERE enterprise = ANY($1) AND due_at IS NOT NULL)
+    AND NOT EXISTS (
+        SELECT FROM calls
+        WHERE enterprise = ANY($1) AND absorbed_into IS NULL AND ended_at IS NULL AND timer_at < now() + interval '60 s'
+    )
+"""
+RECORDED = """
+SELECT (SELECT count(*) FROM call_events WHERE enterprise = $1)
+    + (SELECT count(*) FROM telegram_actions WHERE enterprise = $1)
+    + (SELECT count(*) FROM decisions WHERE enterprise = $1)
+"""
+
+
+# Recordings
+
+
+def with_token(body: bytes, token: str) -> bytes:
+    """The same event of another enterprise, byte for byte elsewhere."""
+    known = json.loads(body)["Token"]
+    return body.replace(json.dumps(known).encode(), json.dumps(token).encode())
+
+
+def as_new_call(posts: Sequence[Post], client: str, epoch: int) -> list[Post]:
+    """The same recording as another call: its own ids, and ``client`` for the outside number of all recordings."""
+    bridges: dict[str, str] = {}
+
+    def bridge(found: re.Match[str]) -> str:
+        return bridges.setdefault(found[0], str(uuid.uuid5(uuid.NAMESPACE_OID, f"{epoch} {found[0]}")))
+
+    def changed(body: bytes) -> bytes:
+        text = re.sub(r'"\d{10}(\.\d+")', rf'"{epoch}\1', body.decode())
+        text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", bridge, text)
+        return re.sub("375291112233|375290000111|375296254070", client, text).encode()
+
+    return [msgspec.structs.replace(post, body=changed(post.body)) for post in posts]
+
+
+def scenario(name: str) -> list[Post]:
+    return read(DATA / "scenarios" / f"{name}.json")
+
+
+def capture(name: str) -> list[Post]:
+    return read(DATA / "captures" / f"{name}.http.jsonl")
+
+
+# What people read
+
+
+class Final(msgspec.Struct, frozen=True, kw_only=True):
+    """The final message of a call, read as a person does. Numbers are digits."""
+
+    direction: str
+    result: str
+    client: str = ""
+    line: str = ""
+    talker: str = ""
+    caller: str = ""
+    transfer: tuple[str, ...] = ()
+
+
+def read_final(text: str) -> Final | None:
+    """``None``: this is no final message."""
+    head, *lines = text.split("\n")
+    if head not in HEADS:
+        return None
+    direction, result = HEADS[head]
+    parties = [_digits(party) for line in lines for party in re.findall(r"☎️([^➡️]*)", line)]
+    internal = direction == "internal"
+    return Final(
+        direction=direction,
+        result=result,
+        client=_digits(_behind("💰", lines)),
+        line=_behind("📡", lines),
+        talker=parties[-1] if parties and result == "answered" else "",
+        caller=parties[0] if parties and internal else "",
+        transfer=tuple(map(_digits, _behind("(перевод:", lines).split("→"))) if _behind("(перевод:", lines) else (),
+    )
+
+
+def is_final(text: str) -> bool:
+    return read_final(text) is not None
+
+
+def _behind(mark: str, lines: Iterable[str]) -> str:
+    return next((line.removeprefix(mark).strip() for line in lines if line.startswith(mark)), "")
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"\D", "", text)
+
+
+__all__ = [
+    "DATA",
+    "HEADS",
+    "SHIPPED",
+    "SUPERUSER",
+    "Answer",
+    "Awaitable",
+    "Background",
+    "Final",
+    "Office",
+    "Program",
+    "Telegram",
+    "as_new_call",
+    "capture",
+    "is_final",
+    "new_office",
+    "plugins_toml",
+    "read_final",
+    "scenario",
+    "until",
+    "with_token",
+]

@@ -1,0 +1,52 @@
+"""What several kinds of tests share: one real PostgreSQL for the session, and a fresh database of it for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The DSN of the server's superuser, with ``{user}`` and ``{database}`` left to be filled in."""
+    from callgram_postgres.embedded import EmbeddedPostgres
+
+    # Not below tmp_path: pytest closes that to the account that root hands the server to.
+    data_dir = Path(tempfile.mkdtemp(prefix="callgram-pg-"))
+    server = EmbeddedPostgres(data_dir, database="postgres", user="postgres")
+    asyncio.run(server.start(as_guest_ok=False))
+    try:
+        dsn = server.dsn.replace("/postgres?", "/{database}?").replace("user=postgres", "user={user}")
+        asyncio.run(_execute(dsn.format(user="postgres", database="postgres"), "CREATE ROLE callgram LOGIN"))
+        yield dsn
+    finally:
+        asyncio.run(server.stop())
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: str) -> Iterator[str]:
+    """The DSN of a fresh, empty database, for a user who owns it and nothing else."""
+    name = f"test_{next(_NUMBERS)}"
+    admin = postgres_server.format(user="postgres", database="postgres")
+    asyncio.run(_execute(admin, f"CREATE DATABASE {name} OWNER callgram"))
+    yield postgres_server.format(user="callgram", database=name)
+    asyncio.run(_execute(admin, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(dsn: str, sql: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()

@@ -1,0 +1,386 @@
+"""What only a real database can get wrong: interleaved transactions, lost connections, adopted tables, day partitions."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from callgram_postgres import queries as queries_module
+from callgram_postgres.queries import queries
+from callgram_postgres.store import PostgresStore, connect
+
+from callgram.calls.facts import Facts
+from callgram.cards import Stage, Urgency
+from callgram.context import Chat, Enterprise, Secret
+from callgram.errors import ConfigError, StoreError
+from callgram.events import Event, Kind
+from callgram.store import CallRow, CardRow, NewEvent, Planned
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+INSERT = """
+    INSERT INTO call_events (part, enterprise, kind, unique_id, received_at, digest, body)
+    VALUES (1, '0367', 'start', $1, now(), $2, '{}')
+"""
+
+
+def event(unique_id: str, at: datetime = NOW) -> NewEvent:
+    return NewEvent(
+        enterprise="0367",
+        kind=Kind.START,
+        unique_id=unique_id,
+        received_at=at,
+        digest=hashlib.blake2b(unique_id.encode(), digest_size=16).digest(),
+        repeat_s=5.0,
+        body=f'{{"UniqueId": "{unique_id}"}}'.encode(),
+    )
+
+
+@pytest.fixture
+def play(postgres_dsn: str) -> Callable[[Callable[[PostgresStore, Any], Awaitable[None]]], None]:
+    """Run a scenario with a store, and a plain connection to its database."""
+
+    async def run(scenario: Callable[[PostgresStore, Any], Awaitable[None]]) -> None:
+        store = await connect(postgres_dsn)
+        connection = await asyncpg.connect(postgres_dsn)
+        try:
+            await scenario(store, connection)
+        finally:
+            await connection.close()
+            await store.close()
+
+    return lambda scenario: asyncio.run(run(scenario))
+
+
+def test_the_trace_waits_for_transactions_that_could_slip_in_front(play: Any, postgres_dsn: str) -> None:
+    async def scenario(store: PostgresStore, slow: Any) -> None:
+        seen: list[str] = []
+        cursor = ""
+
+        async def read() -> None:
+            nonlocal cursor
+            for record in await store.trace(cursor, limit=100):
+                assert isinstance(record.item, Event)
+                seen.append(str(record.item.id))
+                cursor = record.cursor
+
+        await store.append([event("1")])
+        await read()
+        slower = await asyncpg.connect(postgres_dsn)
+        first, second = slow.transaction(), slower.transaction()
+        await first.start()
+        await second.start()
+        await slow.execute(INSERT, "2", b"2")
+        await slower.execute(INSERT, "3", b"3")
+        await store.append([event("4")])
+        await read()
+        assert len(seen) == 1
+        await second.commit()
+        await store.append([event("5")])
+        await read()
+        assert len(seen) == 1
+        await slow.execute(INSERT, "6", b"6")
+        await first.commit()
+        await read()
+        await slower.close()
+        everything = [str(row["id"]) for row in await slow.fetch("SELECT id FROM call_events ORDER BY xid, id")]
+        assert seen == everything
+        assert len(seen) == 6
+
+    play(scenario)
+
+
+def test_nothing_is_skipped_by_a_reader_beside_many_writers(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        seen: list[int] = []
+        running = True
+
+        async def read() -> None:
+            cursor = ""
+            while True:
+                last_round = not running
+                while records := await store.trace(cursor, limit=7):
+                    seen.extend(record.item.id for record in records)
+                    cursor = records[-1].cursor
+                if last_round:
+                    return
+
+        async def write(writer: int) -> None:
+            for number in range(40):
+                await store.append([event(f"{writer}.{number}.{part}") for part in range(3)])
+
+        reader = asyncio.create_task(read())
+        await asyncio.gather(*(write(writer) for writer in range(4)))
+        running = False
+        await reader
+        stored = [row["id"] for row in await connection.fetch("SELECT id FROM call_events ORDER BY id")]
+        assert sorted(seen) == stored
+        assert len(stored) == 480
+
+    play(scenario)
+
+
+async def _kill(connection: Any, *, planner_only: bool = False) -> None:
+    busy = "AND state = 'idle in transaction'" if planner_only else ""
+    await connection.execute(
+        f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() {busy}"""
+    )
+
+
+def test_a_planner_that_dies_in_its_transaction_leaves_no_trace_and_no_lock(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        await store.append([event("1")])
+        with pytest.raises(StoreError):
+            async with store.plan(now=NOW, limit=10) as batch:
+                assert batch is not None
+                await _kill(connection, planner_only=True)
+                await batch.commit(Planned(done={batch.events[0].id: 1}))
+        async with store.plan(now=NOW, limit=10) as batch:
+            assert batch is not None
+            assert [one.unique_id for one in batch.events] == ["1"]
+
+    play(scenario)
+
+
+def test_a_planner_that_freezes_is_cut_off(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from callgram_postgres import pools
+
+    monkeypatch.setitem(pools.SETTINGS["plan"], "idle_in_transaction_session_timeout", "50ms")
+
+    async def scenario(_store: PostgresStore, _connection: Any) -> None:
+        await _store.append([event("1")])
+        with pytest.raises(StoreError):
+            async with _store.plan(now=NOW, limit=10) as batch:
+                assert batch is not None
+                async with asyncio.timeout(5):
+                    while await _connection.fetchval(
+                        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+                    ):
+                        await asyncio.sleep(0.01)
+                await batch.commit(Planned())
+        async with _store.plan(now=NOW, limit=10) as batch:
+            assert batch is not None
+
+    play(scenario)
+
+
+def test_lost_connections_are_store_errors_and_then_replaced(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        async def plan() -> None:
+            async with store.plan(now=NOW, limit=10):
+                pass
+
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: store.append([event("1")]),
+            plan,
+            lambda: store.exchange([], leases={1: 1}, busy=[], limit=1, now=NOW),
+            store.ping,
+            store.directory,
+            lambda: store.trace("", limit=1),
+        ]
+        for call in calls:
+            await call()
+            await _kill(connection)
+            async with asyncio.timeout(5):
+                while True:
+                    try:
+                        await call()
+                    except StoreError:
+                        continue
+                    break
+
+    play(scenario)
+
+
+def test_no_secret_of_the_dsn_is_in_an_error() -> None:
+    for dsn in (
+        "postgresql://user:s3cret@127.0.0.1:1/database",
+        "host=127.0.0.1 password=s3cret",
+        "postgresql://user:s3cret@127.0.0.1:port/database",
+        "postgresql:///database?host=/nowhere&user=s3cret",
+    ):
+        with pytest.raises((ConfigError, StoreError)) as refused:
+            asyncio.run(connect(dsn))
+        assert "s3cret" not in str(refused.value)
+        assert refused.value.__cause__ is None
+        assert refused.value.__suppress_context__
+
+
+def test_processes_that_start_together_migrate_once(postgres_dsn: str) -> None:
+    async def scenario() -> None:
+        stores = await asyncio.gather(*(connect(postgres_dsn) for _ in range(3)))
+        assert await stores[0].append([event("1")]) == [True]
+        for store in stores:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_older_database_is_adopted(postgres_dsn: str) -> None:
+    async def scenario() -> None:
+        old = await asyncpg.connect(postgres_dsn)
+        await old.execute(
+            """
+            CREATE TABLE enterprises (number varchar(10) PRIMARY KEY, name text, name2 varchar, bot_token varchar,
+                active boolean NOT NULL DEFAULT true);
+            CREATE TABLE telegram_users (id serial PRIMARY KEY, tg_id bigint, bot_token text, verified boolean);
+            CREATE TABLE call_events (id serial PRIMARY KEY, event_type text, raw json);
+            INSERT INTO enterprises (number, name, name2, bot_token) VALUES ('0367', 'Acme', '375290000000', '7:x'),
+                ('0368', NULL, NULL, NULL);
+            INSERT INTO telegram_users (tg_id, bot_token) VALUES (41, '7:x'), (42, NULL);
+            INSERT INTO call_events (event_type) VALUES ('start');
+            """
+        )
+        store = await connect(postgres_dsn)
+        directory = await store.directory()
+        assert directory.enterprises["0367"].token == Secret("375290000000")
+        assert directory.chats_of("0367") == (Chat(id=41),)
+        assert directory.chats_of("0368") == ()
+        assert await store.append([event("1")]) == [True]
+        assert await store.add_subscriber("0367", Chat(id=43, name="Bo"))
+        assert not await store.add_subscriber("0367", Chat(id=41, name="Anna"))
+        await store.put_enterprise(Enterprise(number="0400", token=Secret("t"), bot_token=Secret("7:x")))
+        assert len((await store.directory()).chats_of("0400")) == 2
+        assert await old.fetchval("SELECT count(*) FROM call_events_before_callgram") == 1
+        await old.execute("ALTER TABLE enterprises ADD COLUMN inn text NOT NULL DEFAULT ''")
+        await old.execute("ALTER TABLE enterprises ALTER COLUMN inn DROP DEFAULT")
+        with pytest.raises(ConfigError, match="inn"):
+            await store.put_enterprise(Enterprise(number="0500", token=Secret("u"), bot_token=Secret("7:x")))
+        await store.close()
+        await old.close()
+
+    asyncio.run(scenario())
+
+
+def test_changes_by_hand_change_the_mark(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        marks = {(await store.directory()).mark}
+        for sql in (
+            "INSERT INTO enterprises (number, name2, bot_token) VALUES ('0367', 't', '7:x'), ('0400', 'u', '7:x')",
+            "UPDATE enterprises SET bot_token = '8:x' WHERE number = '0400'",
+            "INSERT INTO telegram_users (tg_id, bot_token) VALUES (41, '7:x')",
+            "UPDATE telegram_users SET tg_id = 42",
+            "DELETE FROM telegram_users",
+            "UPDATE enterprises SET name2 = number || name2",
+        ):
+            await connection.execute(sql)
+            mark = (await store.directory()).mark
+            assert mark not in marks or sql.startswith("DELETE")
+            marks.add(mark)
+        assert await store.directory() is await store.directory()
+
+    play(scenario)
+
+
+def test_an_enterprise_that_was_never_put_is_planned_all_the_same(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        await store.append([event("1")])
+        assert await connection.fetchval("SELECT count(*) FROM enterprise_queue") == 0
+        async with store.plan(now=NOW, limit=10) as batch:
+            assert batch is not None
+            assert batch.enterprise == "0367"
+
+    play(scenario)
+
+
+def test_a_day_without_a_partition_loses_nothing(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        old, older = NOW - timedelta(days=30), NOW - timedelta(days=40)
+        assert await store.append([event("1", old), event("2", older)]) == [True, True]
+        await store.keep_house(now=NOW, retention_days=35)
+        kept = await connection.fetch("SELECT unique_id FROM call_events")
+        assert [row["unique_id"] for row in kept] == ["1"]
+        other = f"call_events_{old:%Y%m%d}"
+        await connection.execute(f"ALTER TABLE call_events DETACH PARTITION {other}; DROP TABLE {other}")
+        assert await store.append([event("3", old)]) == [True]  # this process believes that it is there
+
+    play(scenario)
+
+
+def test_old_days_are_dropped_while_others_work(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        days = [NOW - timedelta(days=days) for days in range(20)]
+        await store.append([event(str(number), day) for number, day in enumerate(days)])
+        working = True
+
+        async def work() -> int:
+            number = 0
+            while working:
+                number += 1
+                assert await store.append([event(f"new.{number}", datetime.now(UTC))]) == [True]
+                async with store.plan(now=NOW, limit=50) as batch:
+                    if batch is not None:
+                        await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
+            return number
+
+        worker = asyncio.create_task(work())
+        await asyncio.gather(*(store.keep_house(now=NOW, retention_days=14) for _ in range(2)))
+        working = False
+        assert await worker > 0
+        oldest = await connection.fetchval("SELECT min(received_at) FROM call_events")
+        assert oldest >= NOW - timedelta(days=14)
+        tables = await connection.fetch("SELECT relname FROM pg_class WHERE relname ~ '_[0-9]{8}$' AND relkind = 'r'")
+        limit = f"{NOW - timedelta(days=14):%Y%m%d}"
+        assert all(row["relname"][-8:] >= limit for row in tables)
+        await store.keep_house(now=NOW, retention_days=14)
+
+    play(scenario)
+
+
+def test_a_claim_is_not_older_than_what_the_planner_committed_beside_it(play: Any) -> None:
+    """The facts that come with a claim are at least as new as the version that it claims, or a card ends outdated."""
+
+    async def scenario(store: PostgresStore, _connection: Any) -> None:
+        assert await store.hold_leases("a", [7], ttl_s=60) == {7: 1}
+        planning = True
+
+        async def plan() -> None:
+            nonlocal planning
+            for version in range(1, 150):
+                await store.append([event(f"v{version}")])
+                async with store.plan(now=NOW, limit=10) as batch:
+                    assert batch is not None
+                    facts = Facts(id=1, enterprise="0367", version=version, first_at=NOW, last_at=NOW)
+                    card = CardRow(
+                        call_id=1,
+                        chat_id=41,
+                        bot_id=7,
+                        stage=Stage.START,
+                        replaces=frozenset(),
+                        version=version,
+                        mode="replace",
+                        urgency=Urgency.LIVE,
+                        due_at=NOW,
+                    )
+                    row = CallRow(facts=facts, unique_id="1", started_at=NOW, ended_at=None, timer_at=None)
+                    done = {one.id: 1 for one in batch.events}
+                    await batch.commit(Planned(calls=[row], cards=[card], done=done))
+            planning = False
+
+        async def claim() -> int:
+            n_claims = 0
+            while planning:
+                for one in await store.exchange([], leases={7: 1}, busy=[], limit=1, now=NOW):
+                    assert one.facts.version >= one.card.version
+                    n_claims += 1
+            return n_claims
+
+        _, n_claims = await asyncio.gather(plan(), claim())
+        assert n_claims > 0
+
+    play(scenario)
+
+
+def test_every_query_says_what_it_does() -> None:
+    folder = Path(queries_module.__file__).with_name("sql")
+    for file in folder.glob("*.sql"):
+        text = file.read_text(encoding="utf-8")
+        assert queries(file.stem)
+        assert len(re.findall(r"^-- name: \w+\n-- \w", text, re.MULTILINE)) == len(queries(file.stem)), file.name

@@ -1,0 +1,815 @@
+"""What every store has to do, whichever it is: the contract of callgram.store, clause by clause.
+
+Each test is an ``async def`` of a :class:`World`, the processes that share one database; ``conforms`` makes it a test of
+every implementation. What only PostgreSQL can get wrong is in test_postgres_store.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import itertools
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from callgram.calls.book import GRACE
+from callgram.calls.facts import Facts, Hangup
+from callgram.cards import Shown, Stage, Urgency
+from callgram.context import Chat, Enterprise, Secret
+from callgram.errors import ConfigError, StoreError
+from callgram.events import Event, Kind
+from callgram.store import CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress, Store
+from callgram.testing.memory import MemoryStore
+from callgram.trace import Action, Op
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+S = timedelta(seconds=1)
+BOT, CHAT = 700, 41
+
+
+class World:
+    """One database. ``open`` is another process on it."""
+
+    def __init__(self, dsn: str | None) -> None:
+        self._dsn = dsn
+        self._stores: list[Any] = []
+
+    async def open(self) -> Store:
+        if self._dsn is None:
+            store: Any = self._stores[0].another_process() if self._stores else MemoryStore()
+        else:
+            from callgram_postgres.store import connect
+
+            store = await connect(self._dsn)
+        self._stores.append(store)
+        return store
+
+    async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.getfixturevalue("postgres_dsn") if request.param == "postgres" else None)
+
+
+def conforms(test: Callable[[World], Awaitable[None]]) -> Callable[[World], None]:
+    @functools.wraps(test)
+    def run(world: World) -> None:
+        async def play() -> None:
+            try:
+                await test(world)
+            finally:
+                await world.close()
+
+        asyncio.run(play())
+
+    return run
+
+
+_numbers = itertools.count(1)
+
+
+def event(unique_id: str = "", *, enterprise: str = "0367", at: datetime = NOW, digest: str = "", repeat_s: float = 5.0) -> NewEvent:
+    uid = unique_id or f"1700000000.{next(_numbers)}"
+    return NewEvent(
+        enterprise=enterprise,
+        kind=Kind.START,
+        unique_id=uid,
+        received_at=at,
+        digest=hashlib.blake2b((digest or uid).encode(), digest_size=16).digest(),
+        repeat_s=repeat_s,
+        body=msgspec.json.encode({"Token": "t", "UniqueId": uid, "Phone": "+375296254070"}),
+    )
+
+
+def facts(call: int, enterprise: str = "0367", **more: Any) -> Facts:
+    return Facts(id=call, enterprise=enterprise, version=1, first_at=NOW, last_at=NOW, **more)
+
+
+def call_row(
+    call: int,
+    *keys: str,
+    enterprise: str = "0367",
+    started_at: datetime = NOW,
+    ended_at: datetime | None = None,
+    timer_at: datetime | None = None,
+    **more: Any,
+) -> CallRow:
+    return CallRow(
+        facts=facts(call, enterprise, **more),
+        unique_id=f"uid-{call}",
+        started_at=started_at,
+        ended_at=ended_at,
+        timer_at=timer_at,
+        keys=frozenset(keys),
+    )
+
+
+def card_row(
+    call: int,
+    chat: int = CHAT,
+    *,
+    bot: int = BOT,
+    stage: Stage = Stage.START,
+    urgency: Urgency = Urgency.LIVE,
+    due_at: datetime = NOW,
+    version: int = 1,
+    replaces: Iterable[Stage] = (),
+) -> CardRow:
+    return CardRow(
+        call_id=call,
+        chat_id=chat,
+        bot_id=bot,
+        stage=stage,
+        replaces=frozenset(replaces),
+        version=version,
+        mode="replace",
+        urgency=urgency,
+        due_at=due_at,
+    )
+
+
+def shown(message_id: int, stage: Stage = Stage.START) -> Shown:
+    return Shown(message_id=message_id, stage=stage, digest="d", sent_at=NOW)
+
+
+def action(call: int, op: Op = Op.SEND, message_id: int = 0, *, chat: int = CHAT, at: datetime = NOW, enterprise: str = "0367") -> Action:
+    return Action(
+        at=at,
+        enterprise=enterprise,
+        call_id=call,
+        unique_id=f"uid-{call}",
+        chat_id=chat,
+        bot_id=BOT,
+        stage=Stage.START,
+        op=op,
+        message_id=message_id,
+    )
+
+
+def progress(claim: Claim, *visible: Shown, fence: int | None = None, **more: Any) -> Progress:
+    card = claim.card
+    held = card.claimed_fence if fence is None else fence
+    assert held is not None
+    return Progress(
+        enterprise=card.enterprise,
+        call_id=card.call_id,
+        chat_id=card.chat_id,
+        bot_id=card.bot_id,
+        fence=held,
+        version=card.version,
+        shown=visible,
+        **more,
+    )
+
+
+async def plan(store: Store, enterprise: str = "0367", *, now: datetime = NOW, **planned: Any) -> list[Event]:
+    """Have ``enterprise`` planned as told. An event is stored for it, so that there is something to take it up for."""
+    await store.append([event(enterprise=enterprise)])
+    async with store.plan(now=now, limit=1000) as batch:
+        assert batch is not None
+        assert batch.enterprise == enterprise
+        decided = Planned(**planned)
+        marked = {*decided.done, *decided.failed}
+        decided.done |= {event.id: 0 for event in batch.events if event.id not in marked}
+        await batch.commit(decided)
+        return list(batch.events)
+
+
+async def find(store: Store, *keys: str, enterprise: str = "0367", now: datetime = NOW) -> dict[int, set[str]]:
+    await store.append([event(enterprise=enterprise)])
+    async with store.plan(now=now, limit=1) as batch:
+        assert batch is not None
+        assert batch.enterprise == enterprise
+        return {found.id: set(by) for found, by in await batch.find(keys)}
+
+
+async def claim(
+    store: Store, fence: int = 1, *, busy: Iterable[tuple[int, int]] = (), limit: int = 10, now: datetime = NOW, done: Iterable[Progress] = ()
+) -> list[Claim]:
+    return await store.exchange(list(done), leases={BOT: fence}, busy=list(busy), limit=limit, now=now)
+
+
+async def visible(store: Store, call: int, enterprise: str = "0367") -> dict[int, list[int]]:
+    """``{chat: message ids}`` as the planner sees them."""
+    await store.append([event(enterprise=enterprise)])
+    async with store.plan(now=NOW, limit=1) as batch:
+        assert batch is not None
+        return {card.chat_id: [one.message_id for one in card.shown] for card in await batch.cards([call])}
+
+
+async def owner(world: World, *, node: str = "a") -> Store:
+    store = await world.open()
+    assert await store.hold_leases(node, [BOT], ttl_s=30) == {BOT: 1}
+    return store
+
+
+# ingest
+
+
+@conforms
+async def test_a_repetition_within_its_window_is_stored_once(world: World) -> None:
+    store = await world.open()
+    first, again = event("1.1"), event("1.1")
+    assert await store.append([first, again, event("1.2")]) == [True, False, True]
+    assert await store.append([again, event("1.3")]) == [False, True]
+    assert await store.append([event("1.1", at=NOW + 4 * S)]) == [False]
+    assert await store.append([event("1.1", at=NOW + 6 * S)]) == [True]
+    assert await store.append([event("1.1", enterprise="0400")]) == [True]
+    assert await store.append([event("1.1", repeat_s=0.0)]) == [True]
+    assert await store.append([]) == []
+
+
+@conforms
+async def test_events_are_planned_in_the_order_given_and_once(world: World) -> None:
+    store = await world.open()
+    await store.append([event(f"1.{number}") for number in range(7)])
+    seen = []
+    for _ in range(3):
+        async with store.plan(now=NOW, limit=3) as batch:
+            assert batch is not None
+            seen += [one.unique_id for one in batch.events]
+            await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+    assert seen == [f"1.{number}" for number in range(7)]
+    async with store.plan(now=NOW, limit=3) as batch:
+        assert batch is None
+
+
+# planner
+
+
+@conforms
+async def test_a_batch_that_is_not_committed_is_planned_again(world: World) -> None:
+    store = await world.open()
+    await store.append([event("1.1")])
+    with pytest.raises(RuntimeError, match="a plugin"):
+        async with store.plan(now=NOW, limit=10) as batch:
+            assert batch is not None
+            raise RuntimeError("a plugin")
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is not None
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is not None
+        assert [one.unique_id for one in batch.events] == ["1.1"]
+        await batch.commit(Planned(done={batch.events[0].id: 1}))
+        with pytest.raises(StoreError):
+            await batch.commit(Planned())
+
+
+@conforms
+async def test_an_enterprise_is_in_one_planners_hands_at_a_time(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    await one.append([event(enterprise="0367"), event(enterprise="0400"), event(enterprise="0367")])
+    async with one.plan(now=NOW, limit=1) as first, other.plan(now=NOW, limit=1) as second:
+        assert first is not None
+        assert second is not None
+        assert {first.enterprise, second.enterprise} == {"0367", "0400"}
+        async with one.plan(now=NOW, limit=1) as third:
+            assert third is None
+
+
+@conforms
+async def test_planners_side_by_side_plan_each_event_once_and_each_enterprise_in_order(world: World) -> None:
+    stores = [await world.open() for _ in range(2)]
+    numbers = [f"{number:04d}" for number in range(12)]
+    for part in range(4):
+        await stores[0].append([event(enterprise=of, at=NOW + part * S) for of in numbers for _ in range(5)])
+    planned: dict[str, list[int]] = {of: [] for of in numbers}
+
+    async def planner(store: Store) -> None:
+        idle = 0
+        while idle < 3:
+            async with store.plan(now=NOW, limit=7) as batch:
+                idle = idle + 1 if batch is None else 0
+                if batch is not None:
+                    await asyncio.sleep(0)
+                    await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
+                    planned[batch.enterprise] += [one.id for one in batch.events]
+
+    await asyncio.gather(*(planner(store) for store in stores * 2))
+    everything = [number for of in numbers for number in planned[of]]
+    assert len(everything) == len(set(everything)) == 12 * 4 * 5
+    assert all(planned[of] == sorted(planned[of]) for of in numbers)
+
+
+@conforms
+async def test_a_flood_of_one_enterprise_does_not_starve_another(world: World) -> None:
+    store = await world.open()
+    for of in ("0100", "0900"):
+        await store.append([event(enterprise=of) for _ in range(100)])
+    await store.append([event(enterprise="0500")])
+    turns = []
+    for _ in range(8):
+        async with store.plan(now=NOW, limit=1) as batch:
+            assert batch is not None
+            turns.append(batch.enterprise)
+            await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+    assert {"0100", "0500", "0900"} <= set(turns)
+
+
+@conforms
+async def test_a_failed_event_is_parked_and_can_be_seen(world: World) -> None:
+    store = await world.open()
+    await store.append([event("1.1"), event("1.2")])
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is not None
+        bad, good = batch.events
+        await batch.commit(Planned(failed={bad.id: "KeyError: \0"}, done={good.id: good.id}))
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is None
+    assert [record.item.id for record in await store.trace_of("0367", "1.1")] == [bad.id]
+
+
+@conforms
+async def test_an_event_that_cannot_be_read_any_more_is_committed_as_failed(world: World) -> None:
+    store = await world.open()
+    await store.append([msgspec.structs.replace(event("1.1"), body=b"[]"), event("1.2")])
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is not None
+        assert [one.unique_id for one in batch.events] == ["1.2"]
+        await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is None
+    raw = [record.item.raw for record in await store.trace("", limit=10) if isinstance(record.item, Event)]
+    assert raw[0] == b"[]"
+
+
+@conforms
+async def test_calls_are_due_when_their_timer_ran_out(world: World) -> None:
+    store = await world.open()
+    await plan(store, calls=[call_row(1, timer_at=NOW + S), call_row(2, timer_at=NOW + 9 * S), call_row(3)])
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is None
+    async with store.plan(now=NOW + 2 * S, limit=10) as batch:
+        assert batch is not None
+        assert [one.id for one in batch.due] == [1]
+        assert list(batch.events) == []
+        await batch.commit(Planned(calls=[call_row(1, ended_at=NOW)]))
+    async with store.plan(now=NOW + 2 * S, limit=10) as batch:
+        assert batch is None
+
+
+@conforms
+async def test_calls_are_found_by_their_keys_within_their_enterprise(world: World) -> None:
+    store = await world.open()
+    hangups = (Hangup(at=NOW, unique_id="1.1", status="1"),)
+    await plan(store, calls=[call_row(1, "channel:1.1", "bridge:b", hangups=hangups), call_row(2, "channel:1.2")])
+    await plan(store, "0400", calls=[call_row(9, "channel:1.1", enterprise="0400")])
+    assert await find(store, "channel:1.1", "bridge:b", "channel:9.9") == {1: {"channel:1.1", "bridge:b"}}
+    assert await find(store, "channel:1.2", "bridge:b") == {1: {"bridge:b"}, 2: {"channel:1.2"}}
+    assert await find(store) == {}
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is not None
+        assert [found for found, _ in await batch.find(["bridge:b"])] == [facts(1, hangups=hangups)]
+        await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+    assert await find(store, "channel:1.1", enterprise="0400") == {9: {"channel:1.1"}}
+
+
+@conforms
+async def test_weak_keys_are_found_until_a_minute_after_the_calls_end(world: World) -> None:
+    store = await world.open()
+    await plan(store, calls=[call_row(1, "talk:101", "channel:1.1", ended_at=NOW), call_row(2, "talk:101")])
+    keys = ("talk:101", "channel:1.1")
+    assert await find(store, *keys, now=NOW + GRACE) == {1: set(keys), 2: {"talk:101"}}
+    assert await find(store, *keys, now=NOW + GRACE + S) == {1: {"channel:1.1"}, 2: {"talk:101"}}
+    later = NOW + timedelta(days=1)
+    await plan(store, now=later, calls=[call_row(3, "talk:101")])
+    assert await find(store, *keys, now=later) == {1: {"channel:1.1"}, 2: {"talk:101"}, 3: {"talk:101"}}
+
+
+# absorbed calls
+
+
+@conforms
+async def test_an_absorbed_call_leaves_its_keys_and_trace_to_the_survivor(world: World) -> None:
+    store = await world.open()
+    first = await plan(store, calls=[call_row(1, "channel:1.1", timer_at=NOW + S)], cards=[card_row(1)])
+    await plan(store, calls=[call_row(2, "channel:1.2", timer_at=NOW + S)], skips=[action(2, Op.SKIP)])
+    await plan(store, absorbed={1: 2}, calls=[call_row(2, "channel:1.2")])
+    assert await find(store, "channel:1.1") == {2: {"channel:1.1"}}
+    await plan(store, absorbed={2: 3}, calls=[call_row(3, "channel:1.3")])
+    assert await find(store, "channel:1.1", "channel:1.2") == {3: {"channel:1.1", "channel:1.2"}}
+    async with store.plan(now=NOW + 5 * S, limit=10) as batch:
+        assert batch is None or list(batch.due) == []
+    assert first
+    for uid in ("1.1", "1.2", "1.3"):
+        traced = await store.trace_of("0367", uid)
+        assert [record.item.op for record in traced if isinstance(record.item, Action)] == [Op.SKIP]
+
+
+@conforms
+async def test_events_of_an_absorbed_call_are_in_the_survivors_trace(world: World) -> None:
+    store = await world.open()
+    await store.append([event("1.1"), event("1.2")])
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is not None
+        one, two = (given.id for given in batch.events)
+        rows = [call_row(one, "channel:1.1"), call_row(two, "channel:1.2")]
+        await batch.commit(Planned(calls=rows, done={one: one, two: two}))
+    await plan(store, absorbed={two: one}, calls=[call_row(one)])
+    assert [record.item.id for record in await store.trace_of("0367", "1.2")] == [one, two]
+
+
+@conforms
+async def test_visible_messages_of_an_absorbed_call_pass_to_the_survivors_card(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1), card_row(1, 42)])
+    claims = await claim(store)
+    await claim(store, done=[progress(one, shown(10 + one.card.chat_id)) for one in claims], limit=0)
+    await plan(store, calls=[call_row(2)], cards=[card_row(2)], absorbed={1: 2})
+    assert await visible(store, 2) == {41: [51], 42: [52]}
+    assert await visible(store, 1) == {}
+    claims = await claim(store)
+    assert {one.card.key for one in claims} == {("0367", 2, 41), ("0367", 2, 42)}
+    assert {one.card.shown for one in claims} == {(shown(51),), (shown(52),)}
+    assert {one.facts.id for one in claims} == {2}
+
+
+@conforms
+async def test_a_report_on_a_card_whose_call_was_absorbed_meanwhile_reaches_the_survivor(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1), card_row(1, 42)])
+    in_hand = await claim(store)
+    await plan(store, calls=[call_row(2)], cards=[card_row(2, version=4)], absorbed={1: 2})
+    busy = [(BOT, 41), (BOT, 42)]
+    assert await claim(store, busy=busy) == []
+    half_way = [progress(one, shown(7), released=False, actions=(action(1, message_id=7),)) for one in in_hand]
+    assert await claim(store, done=half_way, busy=busy) == []
+    done = [progress(one, shown(7), shown(8, Stage.DIAL)) for one in in_hand]
+    claims = await claim(store, done=done)
+    assert [[one.message_id for one in each.card.shown] for each in claims] == [[7, 8], [7, 8]]
+    assert {each.card.call_id for each in claims} == {2}
+    assert not any(each.ambiguous for each in claims)
+
+
+@conforms
+async def test_a_card_in_hand_keeps_what_it_gains_from_an_absorbed_call(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1)])
+    [old] = await claim(store)
+    await claim(store, done=[progress(old, shown(5))], limit=0)
+    await plan(store, cards=[card_row(2)])
+    [in_hand] = await claim(store)
+    assert in_hand.card.call_id == 2
+    await plan(store, calls=[call_row(2)], absorbed={1: 2})
+    [again] = await claim(store, done=[progress(in_hand, shown(6))])
+    assert sorted(one.message_id for one in again.card.shown) == [5, 6]
+
+
+@conforms
+async def test_a_lost_send_of_an_absorbed_call_makes_the_survivors_card_ambiguous(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1, stage=Stage.DIAL)])
+    await claim(store)
+    await plan(store, calls=[call_row(2)], cards=[card_row(2, stage=Stage.HANGUP)], absorbed={1: 2})
+    heir = await world.open()
+    assert await heir.hold_leases("a", [BOT], ttl_s=30) == {BOT: 2}
+    [taken] = await claim(heir, 2)
+    assert (taken.card.call_id, taken.ambiguous, taken.card.claimed_stage) == (2, True, Stage.DIAL)
+
+
+# cards
+
+
+@conforms
+async def test_a_cards_version_grows_with_every_write(world: World) -> None:
+    store = await owner(world)
+    for given, kept in [(3, 3), (2, 4), (9, 9)]:
+        await plan(store, calls=[call_row(1)], cards=[card_row(1, version=given)])
+        [one] = await claim(store)
+        assert one.card.version == kept
+
+
+@conforms
+async def test_a_card_is_claimed_as_it_was_planned(world: World) -> None:
+    store = await owner(world)
+    row = card_row(1, stage=Stage.HANGUP, urgency=Urgency.MISSED, replaces=[Stage.START, Stage.BRIDGE])
+    await plan(store, calls=[call_row(1)], cards=[row])
+    [one] = await claim(store)
+    assert one.facts == facts(1)
+    assert one.card.claimed_fence == 1
+    assert one.card.claimed_stage is Stage.HANGUP
+    wanted = msgspec.structs.asdict(row)
+    assert {name: getattr(one.card, name) for name in wanted} == wanted
+
+
+@conforms
+async def test_the_most_urgent_card_of_each_free_chat_is_claimed(world: World) -> None:
+    store = await owner(world)
+    rows = [
+        card_row(1, 41, urgency=Urgency.REST),
+        card_row(2, 41, urgency=Urgency.MISSED, due_at=NOW - S),
+        card_row(3, 42, urgency=Urgency.LIVE),
+        card_row(4, 42, urgency=Urgency.LIVE, due_at=NOW - S),
+        card_row(5, 43),
+        card_row(6, 44, due_at=NOW + S),
+        card_row(7, 45, bot=999),
+    ]
+    await plan(store, calls=[call_row(number) for number in range(1, 8)], cards=rows)
+    assert [one.card.call_id for one in await claim(store, limit=1)] == [2]
+    busy = [(BOT, 43), (999, 41)]
+    assert [one.card.call_id for one in await claim(store, busy=busy, limit=2)] == [2, 4]
+    assert [one.card.call_id for one in await claim(store, busy=[(BOT, 41), (BOT, 42), (BOT, 43)])] == []
+    assert await claim(store, limit=0) == []
+
+
+@conforms
+async def test_a_report_ends_what_is_due_unless_the_planner_changed_it(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    [first] = await claim(store)
+    assert await claim(store, done=[progress(first, shown(1), released=False)], busy=[(BOT, CHAT)]) == []
+    await plan(store, cards=[card_row(1, stage=Stage.DIAL)])
+    [second] = await claim(store, done=[progress(first, shown(1), attempts=2)])
+    assert (second.card.stage, second.card.shown, second.card.attempts) == (Stage.DIAL, (shown(1),), 2)
+    assert not second.ambiguous
+    assert await claim(store, done=[progress(second, shown(2, Stage.DIAL))]) == []
+    assert await visible(store, 1) == {CHAT: [2]}
+
+
+@conforms
+async def test_a_report_can_ask_for_another_try(world: World) -> None:
+    store = await owner(world)
+    soon = datetime.now(UTC) + 60 * S
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    [first] = await claim(store)
+    assert await claim(store, done=[progress(first, retry_at=soon, attempts=1)]) == []
+    assert await store.next_due([BOT]) == soon
+    assert await store.next_due([999]) is None
+    [again] = await claim(store, now=soon)
+    assert again.card.attempts == 1
+    await claim(store, done=[progress(again)], limit=0)
+    assert await store.next_due([BOT]) is None
+
+
+@conforms
+async def test_a_claim_that_never_arrived_is_handed_out_again(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    await claim(store)
+    await plan(store, cards=[card_row(1, stage=Stage.DIAL)])
+    [again] = await claim(store)
+    assert (again.ambiguous, again.card.claimed_stage) == (False, Stage.DIAL)
+
+
+@conforms
+async def test_a_card_in_the_hands_of_an_earlier_owner_is_taken_over_as_ambiguous(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    [lost] = await claim(store)
+    await plan(store, cards=[card_row(1, stage=Stage.DIAL)])
+    heir = await world.open()
+    await heir.hold_leases("a", [BOT], ttl_s=30)
+    assert await claim(store, 1) == []
+    [taken] = await claim(heir, 2)
+    assert (taken.ambiguous, taken.card.stage, taken.card.claimed_stage) == (True, Stage.DIAL, Stage.START)
+    late = progress(lost, shown(1), actions=(action(1, message_id=1),))
+    assert await claim(store, 1, done=[late]) == []
+    assert await visible(store, 1) == {CHAT: []}
+    assert [record.item.message_id for record in await store.trace("", limit=99) if isinstance(record.item, Action)] == [1]
+    [again] = await claim(heir, 2)  # the answer was lost: still ambiguous
+    assert (again.ambiguous, again.card.claimed_stage) == (True, Stage.START)
+    assert await claim(heir, 2, done=[progress(again, shown(2, Stage.DIAL))]) == []
+    await plan(store, cards=[card_row(1, stage=Stage.HANGUP)])
+    [clear] = await claim(heir, 2)
+    assert (clear.ambiguous, clear.card.shown) == (False, (shown(2, Stage.DIAL),))
+
+
+@conforms
+async def test_a_card_that_changes_its_bot_starts_anew(world: World) -> None:
+    store = await owner(world)
+    await store.hold_leases("a", [BOT, 800], ttl_s=30)
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    [first] = await claim(store)
+    await claim(store, done=[progress(first, shown(1), released=False)], busy=[(BOT, CHAT)])
+    await plan(store, cards=[card_row(1, bot=800)])
+    assert await claim(store, done=[progress(first, shown(1), shown(2))]) == []
+    [anew] = await store.exchange([], leases={800: 1}, busy=[], limit=9, now=NOW)
+    assert (anew.card.shown, anew.ambiguous) == ((), False)
+
+
+# leases and limits
+
+
+@conforms
+async def test_a_lease_is_one_nodes_until_it_runs_out(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    assert await one.hold_leases("a", [BOT, 701], ttl_s=30) == {BOT: 1, 701: 1}
+    assert await one.hold_leases("a", [BOT, 701], ttl_s=0.0) == {BOT: 1, 701: 1}
+    assert await one.hold_leases("a", [BOT], ttl_s=30) == {BOT: 1}
+    taken: dict[int, int] = {}
+    async with asyncio.timeout(5):
+        while not taken:
+            taken = dict(await other.hold_leases("b", [BOT, 701], ttl_s=30))
+    assert taken == {701: 2}
+    assert await one.hold_leases("a", [BOT, 701], ttl_s=30) == {BOT: 1}
+    await one.release_leases("a")
+    assert await other.hold_leases("b", [BOT, 701], ttl_s=30) == {BOT: 2, 701: 2}
+    assert await one.hold_leases("a", [], ttl_s=30) == {}
+
+
+@conforms
+async def test_a_node_that_restarts_gets_its_leases_at_once_with_a_new_fence(world: World) -> None:
+    before = await owner(world)
+    after = await world.open()
+    assert await after.hold_leases("a", [BOT], ttl_s=30) == {BOT: 2}
+    assert await after.hold_leases("a", [BOT], ttl_s=30) == {BOT: 2}
+    await plan(before, calls=[call_row(1)], cards=[card_row(1)])
+    assert await claim(before, 1) == []
+    assert len(await claim(after, 2)) == 1
+
+
+@conforms
+async def test_nothing_is_claimed_with_a_lease_that_ran_out(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    await store.hold_leases("a", [BOT], ttl_s=-1)
+    assert await claim(store) == []
+
+
+@conforms
+async def test_a_limited_chat_or_bot_takes_nothing(world: World) -> None:
+    store = await owner(world)
+    now = datetime.now(UTC)
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1, 41), card_row(2, 42)])
+    chat = ChatLimit(bot_id=BOT, chat_id=41, until=now + 60 * S, reason="flood")
+    bot = ChatLimit(bot_id=BOT, chat_id=0, until=None, reason="token")
+    await store.limit_chat(chat)
+    assert await store.next_due([BOT]) == chat.until
+    assert [one.card.chat_id for one in await claim(store, now=now)] == [42]
+    await store.limit_chat(bot)
+    assert await claim(store, now=now) == []
+    assert await store.limits() == [bot, chat]
+    assert await store.lift_limit(BOT, 0)
+    assert not await store.lift_limit(BOT, 0)
+    assert [one.card.chat_id for one in await claim(store, now=now + 61 * S)] == [41, 42]
+    await store.limit_chat(msgspec.structs.replace(chat, until=now - S))
+    assert await store.limits() == []
+
+
+@conforms
+async def test_sent_ids_are_those_that_share_the_chats_counter(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    [one] = await claim(store)
+    supergroup, group = -1001234567890, -55
+    did = (
+        action(1, message_id=3, chat=42),
+        action(1, message_id=2),
+        action(1, message_id=9, chat=supergroup),
+        action(1, message_id=4, chat=group, at=NOW + 60 * S),
+        action(1, Op.EDIT, message_id=5),
+        action(1, message_id=0),
+        action(1, message_id=6, at=NOW - timedelta(hours=2)),
+        msgspec.structs.replace(action(1, message_id=7), outcome="refused"),
+        msgspec.structs.replace(action(1, message_id=8), bot_id=999),
+    )
+    await claim(store, done=[progress(one, actions=did)], limit=0)
+    assert await store.sent_ids(BOT, CHAT, NOW) == [(2, NOW), (3, NOW), (4, NOW + 60 * S)]
+    assert await store.sent_ids(BOT, supergroup, NOW) == [(9, NOW)]
+
+
+@conforms
+async def test_a_chat_that_moves_takes_its_subscription_and_cards_along(world: World) -> None:
+    store = await owner(world)
+    await store.put_enterprise(enterprise("0367"))
+    await store.add_subscriber("0367", Chat(id=-55, name="team"))
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1, -55), card_row(2, -55)])
+    [one] = await claim(store)
+    await claim(store, done=[progress(one, shown(1))], limit=0)
+    [two] = await claim(store)
+    await store.move_chat(BOT, -55, -1001)
+    await claim(store, done=[progress(two, shown(9), actions=(action(2, chat=-55),))], limit=0)
+    assert (await store.directory()).chats_of("0367") == (Chat(id=-1001, name="team"),)
+    assert await visible(store, one.card.call_id) == {-1001: []}
+    [again] = await claim(store)
+    assert (again.card.key, again.card.shown, again.ambiguous) == (("0367", two.card.call_id, -1001), (), False)
+
+
+# sinks
+
+
+@conforms
+async def test_the_trace_has_events_skips_and_actions_in_commit_order(world: World) -> None:
+    store = await owner(world)
+    await store.append([event("1.1"), event("1.2")])
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)], skips=[action(1, Op.SKIP)])
+    [one] = await claim(store)
+    sent = msgspec.structs.replace(action(1, message_id=7), text="<b>x</b>", reason="r", took_s=0.5)
+    await claim(store, done=[progress(one, shown(7), actions=(sent, action(1, Op.DELETE, 6)))], limit=0)
+    await store.append([event("1.3")])
+    records = await store.trace("", limit=100)
+    said = [record.item.op if isinstance(record.item, Action) else record.item.unique_id[:3] for record in records]
+    assert said == ["1.1", "1.2", "170", Op.SKIP, Op.SEND, Op.DELETE, "1.3"]
+    cursors = [record.cursor for record in records]
+    assert cursors == sorted(set(cursors))
+    assert len({len(cursor) for cursor in cursors}) == 1
+    told = [record.item for record in records if isinstance(record.item, Action)]
+    assert msgspec.structs.replace(told[1], id=0) == sent
+    paged: list[str] = []
+    while page := await store.trace(paged[-1] if paged else "", limit=2):
+        paged += [record.cursor for record in page]
+    assert paged == cursors
+
+
+@conforms
+async def test_a_sinks_cursor_is_kept(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    assert await one.cursor("tracer") == ""
+    await one.save_cursor("tracer", "5")
+    await one.save_cursor("tracer", "7")
+    assert await other.cursor("tracer") == "7"
+    assert await other.cursor("metrics") == ""
+
+
+@conforms
+async def test_the_trace_of_a_call_is_its_enterprises_own_and_oldest_first(world: World) -> None:
+    store = await world.open()
+    for of in ("0367", "0400"):
+        await store.append([event("1.1", enterprise=of, at=NOW + S), event("1.1", enterprise=of, at=NOW - 9 * S)])
+        async with store.plan(now=NOW, limit=10) as batch:
+            assert batch is not None
+            first = batch.events[0].id
+            await batch.commit(
+                Planned(
+                    calls=[call_row(first, "channel:1.1", enterprise=batch.enterprise)],
+                    done={one.id: first for one in batch.events},
+                    skips=[action(first, Op.SKIP, enterprise=batch.enterprise)],
+                )
+            )
+    traced = await store.trace_of("0400", "1.1")
+    assert {record.item.enterprise for record in traced} == {"0400"}
+    assert [getattr(record.item, "received_at", NOW) for record in traced] == [NOW - 9 * S, NOW, NOW + S]
+    await store.append([event("2.1")])
+    assert len(await store.trace_of("0367", "2.1")) == 1
+    assert await store.trace_of("0400", "2.1") == []
+
+
+# administration and upkeep
+
+
+def enterprise(number: str, token: str = "", bot: str = f"{BOT}:secret") -> Enterprise:
+    return Enterprise(number=number, name="Acme", token=Secret(token or f"token {number}"), bot_token=Secret(bot))
+
+
+@conforms
+async def test_the_directory_is_what_was_put_in_and_its_mark_changes_with_it(world: World) -> None:
+    store = await world.open()
+    marks = [(await store.directory()).mark]
+
+    async def changed() -> bool:
+        marks.append((await store.directory()).mark)
+        return marks[-1] != marks[-2]
+
+    await store.put_enterprise(enterprise("0367"))
+    assert await changed()
+    assert not await changed()
+    assert await store.add_subscriber("0367", Chat(id=41, name="Anna"))
+    assert await changed()
+    assert not await store.add_subscriber("0367", Chat(id=41))
+    assert not await changed()
+    assert not await store.add_subscriber("0367", Chat(id=41, name="Anna B."))
+    assert await changed()
+    await store.put_enterprise(enterprise("0400", bot="701:other"))
+    await store.put_enterprise(enterprise("0500"))
+    directory = await store.directory()
+    assert directory.enterprises == {"0367": enterprise("0367"), "0400": enterprise("0400", bot="701:other"), "0500": enterprise("0500")}
+    assert directory.chats_of("0367") == directory.chats_of("0500") == (Chat(id=41, name="Anna B."),)
+    assert directory.chats_of("0400") == ()
+    assert await store.remove_subscriber("0500", 41)
+    assert not await store.remove_subscriber("0367", 41)
+    assert await changed()
+    await store.put_enterprise(enterprise("0367", bot="701:other"))
+    assert (await store.directory()).enterprises["0367"].bot_id == 701
+
+
+@conforms
+async def test_what_cannot_be_in_the_directory_is_refused_without_a_secret(world: World) -> None:
+    store = await world.open()
+    await store.put_enterprise(enterprise("0367", "s3cret"))
+    with pytest.raises(ConfigError, match="0367") as refused:
+        await store.put_enterprise(enterprise("0400", "s3cret"))
+    assert "s3cret" not in str(refused.value)
+    await store.put_enterprise(enterprise("0367", "s3cret"))
+    with pytest.raises(ConfigError, match="0999"):
+        await store.add_subscriber("0999", Chat(id=1))
+    assert not await store.remove_subscriber("0999", 1)
+
+
+@conforms
+async def test_calls_are_forgotten_after_the_retention(world: World) -> None:
+    store = await owner(world)
+    old = NOW - timedelta(days=20)
+    rows = [call_row(1, "channel:1.1", started_at=old, ended_at=old), call_row(2, "channel:1.2", started_at=old, ended_at=NOW)]
+    await plan(store, calls=[*rows, call_row(3, "channel:1.3")], cards=[card_row(1, 41), card_row(2, 42), card_row(3, 43)])
+    await store.keep_house(now=NOW, retention_days=14)
+    assert await find(store, "channel:1.1", "channel:1.2", "channel:1.3") == {2: {"channel:1.2"}, 3: {"channel:1.3"}}
+    assert [one.card.call_id for one in await claim(store)] == [2, 3]
+    await store.ping()
