@@ -98,10 +98,12 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What a hook is called with. ``now`` is the only clock of a pure hook (aware UTC); ``settings`` is the plugin's own
     settings struct as it holds for ``enterprise`` (``None`` for hooks that are not about one). ``process`` is how the
-    process was started (callgram.settings.Settings); only the lifecycle hooks get it."""
+    process was started (callgram.settings.Settings); ``store`` is
+    the open store. Both are for the lifecycle hooks only, ``None`` elsewhere."""
 
     now: datetime
     enterprise: Enterprise | None = None
     locale: Locale = Locale()
     settings: Any = None
     process: Any = None
+    store: Any = None

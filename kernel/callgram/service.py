@@ -155,7 +155,9 @@ class _Publisher:
             logger.error("plugin {}, hook {} {}: {}", outcome.plugin, outcome.hook, outcome.ending, outcome.error)
 
 
-def lifecycle_context(plugins: Plugins, settings: Settings) -> Callable[[str], dict[str, Any]]:
+def lifecycle_context(
+    plugins: Plugins, settings: Settings, store: Store | None = None
+) -> Callable[[str], dict[str, Any]]:
     """Arguments for the lifecycle hooks of each plugin."""
 
     def arguments(plugin: str) -> dict[str, Any]:
@@ -164,6 +166,7 @@ def lifecycle_context(plugins: Plugins, settings: Settings) -> Callable[[str], d
             locale=settings.plugins.defaults.locale(),
             settings=plugins.settings(plugin, None),
             process=settings,
+            store=store,
         )
         return {"ctx": ctx}
 
@@ -231,7 +234,7 @@ async def running(settings: Settings, *, store: Store | None = None) -> AsyncIte
 async def _start_plugins(service: Service) -> None:
     """A plugin whose ``startup`` fails is out: required, that is the end; else it is said loudly."""
     plugins = service.plugins
-    names, arguments = tuple(plugins.loaded), lifecycle_context(plugins, service.settings)
+    names, arguments = tuple(plugins.loaded), lifecycle_context(plugins, service.settings, service.store)
     for outcome in await plugins.dispatcher.every("startup", names, arguments):
         if outcome.ending.failed:
             one = plugins.loaded[outcome.plugin]
@@ -342,7 +345,7 @@ async def _serving(service: Service) -> AsyncIterator[None]:
         writing = service.run_part("ingest", ingest.run())
     routes: list[Any] = []
     answers = await service.plugins.dispatcher.every(
-        "http_routes", tuple(service.plugins.loaded), lifecycle_context(service.plugins, settings)
+        "http_routes", tuple(service.plugins.loaded), lifecycle_context(service.plugins, settings, service.store)
     )
     for outcome in answers:
         routes += outcome.value or []

@@ -60,34 +60,39 @@ class Planning(House):
             with translated():
                 transaction = connection.transaction()
                 await transaction.start()
-                picked = await self._pick(connection, now)
-                if picked is None:
-                    await transaction.rollback()
-                    return None
-                part, enterprise, locked = picked
-                if not locked:
-                    await transaction.rollback()
-                    await connection.execute(SQL["add_queue"], part, enterprise)
-                    continue
-                self._last = (part, enterprise)
-                rows = await connection.fetch(SQL["pending_events"], part, enterprise, limit)
-                due = await connection.fetch(SQL["due_calls"], part, enterprise, now, limit)
-                if rows or due:
-                    facts = [read_facts(row["facts"]) for row in due]
-                    return PostgresBatch(
-                        self, connection, transaction, enterprise=enterprise, rows=rows, due=facts, now=now
-                    )
-                await transaction.rollback()
+                batch = picked = None
+                try:
+                    picked = await self._pick(connection, now)
+                    if picked is not None and picked["locked"]:
+                        batch = await self._read(connection, transaction, picked, now, limit)
+                finally:
+                    if batch is None:
+                        await transaction.rollback()
+                if batch is not None or picked is None:
+                    return batch
+                if not picked["locked"]:
+                    await connection.execute(SQL["add_queue"], picked["part"], picked["enterprise"])
         return None
 
-    async def _pick(self, connection: Any, now: datetime) -> tuple[int, str, bool] | None:
+    async def _read(
+        self, connection: Any, transaction: Any, picked: Any, now: datetime, limit: int
+    ) -> PostgresBatch | None:
+        part, enterprise = self._last = (picked["part"], picked["enterprise"])
+        rows = await connection.fetch(SQL["pending_events"], part, enterprise, limit)
+        due = await connection.fetch(SQL["due_calls"], part, enterprise, now, limit)
+        if not rows and not due:
+            return None
+        facts = [read_facts(row["facts"]) for row in due]
+        return PostgresBatch(self, connection, transaction, enterprise=enterprise, rows=rows, due=facts, now=now)
+
+    async def _pick(self, connection: Any, now: datetime) -> Any:
         """Timers and events take turns in coming first, so that neither starves."""
         self._due_first = not self._due_first
         picks = (self._pick_due, self._pick_pending) if self._due_first else (self._pick_pending, self._pick_due)
         for pick in picks:
             row = await pick(connection, now)
             if row is not None:
-                return row["part"], row["enterprise"], row["locked"]
+                return row
         return None
 
     async def _pick_due(self, connection: Any, now: datetime) -> Any:

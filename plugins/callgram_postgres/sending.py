@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
+import msgspec
 
 from callgram.cards import Shown
 from callgram.store import ChatLimit, Claim, Progress
@@ -145,7 +146,11 @@ async def _report(connection: Any, progress: Sequence[Progress], now: datetime) 
     actions = [action_row(action) for report in progress for action in report.actions]
     if actions:
         await connection.execute(SQL["write_actions"], *columns(actions, ACTION_WIDTH))
-    newest = {(report.enterprise, report.call_id, report.chat_id): report for report in progress}
+    newest: dict[tuple[str, int, int], Progress] = {}
+    for report in progress:
+        key = (report.enterprise, report.call_id, report.chat_id)
+        earlier = newest[key].actions if key in newest else ()
+        newest[key] = msgspec.structs.replace(report, actions=earlier + report.actions)
     rows = [
         (
             part_of(report.enterprise),
@@ -169,9 +174,11 @@ async def _report(connection: Any, progress: Sequence[Progress], now: datetime) 
 async def _report_to_survivor(connection: Any, report: Progress, now: datetime) -> None:
     """The card is not in hand with that fence: if its call was absorbed meanwhile, the survivor's card has it all."""
     place = (part_of(report.enterprise), report.enterprise)
-    row = await connection.fetchrow(
-        SQL["survivor_card"], *place, report.call_id, report.chat_id, report.bot_id
-    )
+    row = None
+    for _ in range(TRIES):  # a survivor that is absorbed itself while we wait for its card is gone then: look again
+        row = row or await connection.fetchrow(
+            SQL["survivor_card"], *place, report.call_id, report.chat_id, report.bot_id
+        )
     if row is None or (row["claimed_fence"] or 0) > report.fence:
         return
     shown = reported(read_shown(row["shown"]) + read_shown(row["gained"]), report)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import SUPERUSER, Background, Office, Program, Telegram, new_office, plugins_toml
 
-N_OFFICES = 30
+N_OFFICES = 80
 MODES = """
 [enterprise.6001]
 settings = { start = { hold_s = 1.0 } }

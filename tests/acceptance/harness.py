@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -368,7 +368,7 @@ class Program:
         assert answer.status == 200, answer
 
     def play(
-        self, plays: Sequence[tuple[Office, Sequence[Post]]], *, speed: float = 10.0, gap_s: float = 1.0
+        self, plays: Sequence[tuple[Office, Sequence[Post]]], *, speed: float = 40.0, gap_s: float = 1.0
     ) -> None:
         """Post recordings side by side, each in its order, with its gaps shortened and none longer than ``gap_s``."""
         self._background.run(self._play_all(plays, speed, gap_s))
@@ -413,7 +413,7 @@ class Program:
             self._background.run(cut())
 
     def settled(self, *offices: Office, deadline_s: float = 30.0) -> None:
-        """Returns when every event is planned, every card delivered, and no call is about to be closed by its clock."""
+        """Returns when every event is planned, every card delivered (but in suspended chats), and no clock of a call runs out."""
         numbers = [office.number for office in offices]
 
         def idle() -> bool:
@@ -440,7 +440,12 @@ class Program:
 
 SETTLED = """
 SELECT NOT EXISTS (SELECT FROM call_events WHERE enterprise = ANY($1) AND NOT done)
-    AND NOT EXISTS (SELECT FROM telegram_messages WHERE enterprise = ANY($1) AND due_at IS NOT NULL)
+    AND NOT EXISTS (
+        SELECT FROM telegram_messages AS m
+        WHERE enterprise = ANY($1) AND due_at IS NOT NULL AND NOT EXISTS (
+            SELECT FROM chat_limit AS l WHERE l.bot_id = m.bot_id AND l.chat_id = m.chat_id AND l.until IS NULL
+        )
+    )
     AND NOT EXISTS (
         SELECT FROM calls
         WHERE enterprise = ANY($1) AND absorbed_into IS NULL AND ended_at IS NULL AND timer_at < now() + interval '60 s'
@@ -530,26 +535,3 @@ def _behind(mark: str, lines: Iterable[str]) -> str:
 def _digits(text: str) -> str:
     return re.sub(r"\D", "", text)
 
-
-__all__ = [
-    "DATA",
-    "HEADS",
-    "SHIPPED",
-    "SUPERUSER",
-    "Answer",
-    "Awaitable",
-    "Background",
-    "Final",
-    "Office",
-    "Program",
-    "Telegram",
-    "as_new_call",
-    "capture",
-    "is_final",
-    "new_office",
-    "plugins_toml",
-    "read_final",
-    "scenario",
-    "until",
-    "with_token",
-]

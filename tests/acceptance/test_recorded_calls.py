@@ -31,7 +31,7 @@ def played(shared: Any) -> dict[Path, Office]:
     program: Program = shared[0]
     offices = {path: new_office() for path in EXPECTED}
     program.add(list(offices.values()))
-    program.play([(office, read(path)) for path, office in offices.items()])
+    program.play([(office, read(path)) for path, office in offices.items()], speed=10)
     program.settled(*offices.values(), deadline_s=60)
     return offices
 

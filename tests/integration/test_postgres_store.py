@@ -12,9 +12,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from callgram_postgres import queries as queries_module
-from callgram_postgres.queries import queries
-from callgram_postgres.store import PostgresStore, connect
 
 from callgram.calls.facts import Facts
 from callgram.cards import Stage, Urgency
@@ -22,6 +19,9 @@ from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, StoreError
 from callgram.events import Event, Kind
 from callgram.store import CallRow, CardRow, NewEvent, Planned
+from callgram_postgres import queries as queries_module
+from callgram_postgres.queries import queries
+from callgram_postgres.store import PostgresStore, connect
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 INSERT = """
@@ -136,12 +136,15 @@ async def _kill(connection: Any, *, planner_only: bool = False) -> None:
 
 def test_a_planner_that_dies_in_its_transaction_leaves_no_trace_and_no_lock(play: Any) -> None:
     async def scenario(store: PostgresStore, connection: Any) -> None:
-        await store.append([event("1")])
-        with pytest.raises(StoreError):
+        async def die() -> None:
             async with store.plan(now=NOW, limit=10) as batch:
                 assert batch is not None
                 await _kill(connection, planner_only=True)
                 await batch.commit(Planned(done={batch.events[0].id: 1}))
+
+        await store.append([event("1")])
+        with pytest.raises(StoreError):
+            await die()
         async with store.plan(now=NOW, limit=10) as batch:
             assert batch is not None
             assert [one.unique_id for one in batch.events] == ["1"]
@@ -154,18 +157,20 @@ def test_a_planner_that_freezes_is_cut_off(play: Any, monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(pools.SETTINGS["plan"], "idle_in_transaction_session_timeout", "50ms")
 
-    async def scenario(_store: PostgresStore, _connection: Any) -> None:
-        await _store.append([event("1")])
-        with pytest.raises(StoreError):
-            async with _store.plan(now=NOW, limit=10) as batch:
+    in_transaction = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        async def freeze() -> None:
+            async with store.plan(now=NOW, limit=10) as batch, asyncio.timeout(5):
                 assert batch is not None
-                async with asyncio.timeout(5):
-                    while await _connection.fetchval(
-                        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
-                    ):
-                        await asyncio.sleep(0.01)
+                while await connection.fetchval(in_transaction):
+                    continue
                 await batch.commit(Planned())
-        async with _store.plan(now=NOW, limit=10) as batch:
+
+        await store.append([event("1")])
+        with pytest.raises(StoreError):
+            await freeze()
+        async with store.plan(now=NOW, limit=10) as batch:
             assert batch is not None
 
     play(scenario)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..third_party.installed import install
+from ..third_party.installed import install  # noqa: TID252 - tests is no package that is installed
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,7 @@ Hook = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def implementation(plugin: str, function: Hook, *, last: bool = False, deadline_s: float = 5.0) -> Implementation:
-    return Implementation(
-        plugin=plugin, hook=HOOK, function=function, arguments=(), last=last, deadline_s=deadline_s
-    )
+    return Implementation(plugin=plugin, hook=HOOK, function=function, arguments=(), last=last, deadline_s=deadline_s)
 
 
 def answers(value: Any) -> Hook:
@@ -149,7 +147,9 @@ def test_a_hook_gets_only_the_arguments_that_it_names_and_those_of_its_own_plugi
         return call, ctx
 
     one = Implementation(plugin="a", hook=HOOK, function=takes_ctx, arguments=("ctx",), last=False, deadline_s=1)
-    two = Implementation(plugin="b", hook=HOOK, function=takes_both, arguments=("call", "ctx"), last=False, deadline_s=1)
+    two = Implementation(
+        plugin="b", hook=HOOK, function=takes_both, arguments=("call", "ctx"), last=False, deadline_s=1
+    )
     dispatcher = Dispatcher([one, two], lambda outcome: None)
     arguments = {"a": {"ctx": "for a", "call": 7}, "b": {"ctx": "for b", "call": 7}}
     outcomes = asyncio.run(dispatcher.every(HOOK, ("a", "b"), arguments.__getitem__))
@@ -227,26 +227,25 @@ def test_a_real_cancellation_of_our_task_goes_through_and_reaches_the_hook() -> 
     """Only a CancelledError that nobody asked for is the plugin's fault; ours must end the task, or it never stops."""
     cleaned: list[str] = []
 
-    async def waits() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cleaned.append("hook")
+    async def main() -> tuple[bool, list[Outcome]]:
+        entered = asyncio.Event()
 
-    asked = Asked(implementation("a", waits), implementation("b", answers("B")))
+        async def waits() -> None:
+            try:
+                entered.set()
+                await asyncio.Event().wait()
+            finally:
+                cleaned.append("hook")
 
-    async def main() -> bool:
+        asked = Asked(implementation("a", waits), implementation("b", answers("B")))
         task = asyncio.create_task(asked.dispatcher.first(HOOK, ("a", "b"), lambda plugin: {}))
-        while not (task_waits := getattr(task, "_fut_waiter", None)):
-            await asyncio.sleep(0)
-        assert task_waits is not None
+        await entered.wait()
         task.cancel()
         await asyncio.wait({task})
-        return task.cancelled()
+        return task.cancelled(), asked.published
 
-    assert asyncio.run(main())
+    assert asyncio.run(main()) == (True, []), "the next plugin is not asked by a task that ends"
     assert cleaned == ["hook"]
-    assert asked.published == [], "the next plugin is not asked by a task that ends"
 
 
 def test_a_deadline_leaves_no_cancellation_behind_in_our_task() -> None:

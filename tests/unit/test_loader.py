@@ -167,7 +167,10 @@ def test_an_enterprise_s_settings_are_laid_over_the_plugin_s() -> None:
 
 WRONG_SETTINGS = [
     pytest.param(
-        {"acme_format": "settings = { haed = 'x' }"}, "", ["acme_format", "haed", "settings", "head, width"], id="unknown key"
+        {"acme_format": "settings = { haed = 'x' }"},
+        "",
+        ["acme_format", "haed", "settings", "head, width"],
+        id="unknown key",
     ),
     pytest.param(
         {"acme_format": "settings = { width = 'wide' }"}, "", ["acme_format", "settings.width", "int"], id="wrong type"
@@ -184,7 +187,9 @@ WRONG_SETTINGS = [
         ["acme_format", "enterprise.0367.settings.width"],
         id="wrong type of an enterprise",
     ),
-    pytest.param({"dial": "settings = { loud = true }"}, "", ["dial", "no settings", "loud"], id="plugin without settings"),
+    pytest.param(
+        {"dial": "settings = { loud = true }"}, "", ["dial", "no settings", "loud"], id="plugin without settings"
+    ),
     pytest.param(
         {},
         "[enterprise.0367]\nsettings = { dial = { loud = true } }",
@@ -295,7 +300,9 @@ def test_an_event_reaches_a_stranger_s_sink_behind_strangers_that_misbehave(tmp_
     assert loaded.plugins.loaded["acme_sink"].plugin.told == ["event 0367 hangup 1.1"]
 
 
-@pytest.mark.parametrize("hook", ["on_telegram_action", "enrich_call", "http_routes", "open_store", "shutdown", "on_callback"])
+@pytest.mark.parametrize(
+    "hook", ["on_telegram_action", "enrich_call", "http_routes", "open_store", "shutdown", "on_callback"]
+)
 def test_a_hook_that_raises_is_contained_whichever_it_is(hook: str) -> None:
     loaded = Loaded("acme_raises", "acme_exits", *SHIPPED)
     outcomes = loaded.every(hook, action=None, query={})

@@ -198,7 +198,10 @@ def test_hostile_text_in_any_field_stays_text(name: str, field: str) -> None:
 
 @pytest.mark.parametrize("name", ["incoming-answered", "outgoing-answered", "incoming-missed"])
 def test_hostile_extensions_stay_text(name: str) -> None:
-    posts = [hostile(post, Extensions=[HOSTILE, "<i>"]) if post.kind in {"dial", "hangup"} else post for post in source(name).posts]
+    posts = [
+        hostile(post, Extensions=[HOSTILE, "<i>"]) if post.kind in {"dial", "hangup"} else post
+        for post in source(name).posts
+    ]
     html = every_message(posts)
     assert re.findall(r"<[^>]*>", html) == []
 

@@ -19,7 +19,10 @@ EXAMPLES = 20  # of each of the 95 sources; derandomized, so the same ones in ev
 ORDER_GAPS = {
     # name: (the event that is moved, its new place), the shortest way to it: a permutation of one step
     "outgoing-from-crm": ("dial .103", 4),  # of two bridge fragments of one number pair only the latest is taken in
-    "asterisk22-pjsip/xfer_attended_refer": ("bridge .113", 5),  # who consults is looked up only when the consultation is told
+    "asterisk22-pjsip/xfer_attended_refer": (
+        "bridge .113",
+        5,
+    ),  # who consults is looked up only when the consultation is told
 }
 
 LOSS_GAPS = {
@@ -33,7 +36,9 @@ LOSS_GAPS = {
     "asterisk22-pjsip/out_cancel.agent": {"dial .72"},
     "asterisk22-pjsip/out_noanswer.agent": {"dial .64"},
     "asterisk22-pjsip/out_wrong_number.agent": {"dial .76"},
-    "asterisk22-pjsip/forward_loop.agent": {f"new_callerid .{n}" for n in range(158, 177, 3)},  # the Local half is unknown
+    "asterisk22-pjsip/forward_loop.agent": {
+        f"new_callerid .{n}" for n in range(158, 177, 3)
+    },  # the Local half is unknown
     "asterisk22-pjsip/xfer_attended_refer": {"bridge .113"},  # nothing else says that 150 was in a talk
 }
 
@@ -47,7 +52,9 @@ def counterexample(source: Source) -> str:
     """An order of arrival with which ``source`` tells other calls, ``""`` where none is found."""
     numbers = range(len(source.posts))
 
-    @settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
     @given(order=st.permutations(numbers), twice=st.lists(st.sampled_from(numbers), max_size=3, unique=True))
     def tells_the_same(order: list[int], twice: list[int]) -> None:
         posts = [source.posts[n] for n in order]

@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import callgram_bridge
 import callgram_dial
 import callgram_hangup
 import callgram_internal
 import callgram_start
-import msgspec
-
 from callgram import Call, Context, Direction, Event, Kind, Plan, Stage
 from callgram.calls.book import Book
 from callgram.calls.story import tell

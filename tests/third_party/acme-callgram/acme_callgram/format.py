@@ -20,4 +20,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
     if stage is not Stage.HANGUP:
         return None
-    return html_lines(f"{escape(ctx.settings.head)}: {call.direction} {call.result}", escape(call.client)[: ctx.settings.width])
+    return html_lines(
+        f"{escape(ctx.settings.head)}: {call.direction} {call.result}", escape(call.client)[: ctx.settings.width]
+    )
