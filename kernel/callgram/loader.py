@@ -125,8 +125,8 @@ def _load(name: str, known: dict[str, EntryPoint], file: PluginsFile, *, require
         one.distribution, one.version = point.dist.name, point.dist.version
     try:
         found = point.load()
-        one.plugin = found() if inspect.isclass(found) else found
         _check_api(found)
+        one.plugin = found() if inspect.isclass(found) else found
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may do anything while it is imported
         one.error = f"cannot be loaded: {type(error).__name__}: {error}"
         return one
@@ -135,17 +135,24 @@ def _load(name: str, known: dict[str, EntryPoint], file: PluginsFile, *, require
 
 def adopt(name: str, found: Any, settings: dict[str, Any]) -> Loaded:
     """Check a plugin that is at hand already, as if it had been loaded by entry point."""
-    one = Loaded(name=name, status=Status.FAILED, plugin=found() if inspect.isclass(found) else found)
+    one = Loaded(name=name, status=Status.FAILED)
     try:
         _check_api(found)
     except PluginError as error:
         one.error = str(error)
         return one
+    one.plugin = found() if inspect.isclass(found) else found
     return _checked(one, found, settings)
 
 
 def _checked(one: Loaded, found: Any, settings: dict[str, Any]) -> Loaded:
     one.settings_type = getattr(found, "Settings", None)
+    if one.settings_type is not None and not _is_struct(one.settings_type):
+        one.error, one.plugin = (
+            "its Settings is no msgspec.Struct; make it a frozen one that forbids unknown fields",
+            None,
+        )
+        return one
     one.settings = _convert(one.name, settings, one.settings_type, "settings")
     problem = _register_problem(one.name, one.plugin)
     if problem:
@@ -154,6 +161,10 @@ def _checked(one: Loaded, found: Any, settings: dict[str, Any]) -> Loaded:
     one.hooks = tuple(hook for hook in _HOOK_NAMES if _marker(one.plugin, hook) is not None)
     one.status = Status.OK
     return one
+
+
+def _is_struct(settings_type: Any) -> bool:
+    return inspect.isclass(settings_type) and issubclass(settings_type, msgspec.Struct)
 
 
 def _given(file: PluginsFile, name: str) -> dict[str, Any]:
@@ -176,8 +187,10 @@ def _convert(name: str, given: dict[str, Any], settings_type: Any, where: str) -
     try:
         return msgspec.convert(given, settings_type)
     except msgspec.ValidationError as error:
-        text = str(error).replace("Object contains unknown field", "unknown key").replace("$", where)
-        raise ConfigError(f"plugin {name!r}: {text} (keys: {', '.join(settings_type.__struct_fields__)})") from None
+        text, _, place = str(error).replace("Object contains unknown field", "unknown key").partition(" - at ")
+        at = where + place.strip("`").removeprefix("$")
+        keys = ", ".join(settings_type.__struct_fields__)
+        raise ConfigError(f"plugin {name!r}: {text} in {at} (keys: {keys})") from None
 
 
 _SPECS: dict[str, Any] = {
@@ -215,7 +228,7 @@ def _register_problem(name: str, plugin: Any) -> str:
 
 
 def _implementations(file: PluginsFile, loaded: list[Loaded]) -> list[Implementation]:
-    deadlines = {entry.name: entry.deadline_s for entry in file.plugin}
+    deadlines = {entry.name: entry.deadline_s for entry in file.plugin if entry.deadline_s is not None}
     found = []
     for one in loaded:
         for hook in one.hooks:
@@ -244,6 +257,14 @@ def commands_of_plugins() -> list[Any]:
     commands: list[Any] = []
     for one in plugins.loaded.values():
         if one.status is Status.OK and "cli_commands" in one.hooks:
-            ctx = Context(now=datetime.now(UTC), settings=one.settings, process=settings)
-            commands += run_now(one.plugin.cli_commands(ctx)) or []
+            commands += _commands(one, settings)
     return commands
+
+
+def _commands(one: Loaded, settings: Settings) -> list[Any]:
+    ctx = Context(now=datetime.now(UTC), settings=one.settings, process=settings)
+    hook = one.plugin.cli_commands
+    try:
+        return run_now(hook(**({"ctx": ctx} if inspect.signature(hook).parameters else {}))) or []
+    except (Exception, SystemExit):  # noqa: BLE001 - a stranger's command must not take the others away
+        return []

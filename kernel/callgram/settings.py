@@ -27,11 +27,12 @@ ROLES = ("ingest", "plan", "send", "sink")
 
 
 class PluginEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A ``[[plugin]]``: ``required`` stops the start when it cannot be loaded; ``settings`` are the plugin's own."""
+    """A ``[[plugin]]``: ``required`` stops the start when it cannot be loaded; ``settings`` are the plugin's own;
+    ``deadline_s`` is how long one of its hooks may take, the file's ``hook_deadline_s`` when absent."""
 
     name: str
     required: bool = False
-    deadline_s: float = 2.0
+    deadline_s: float | None = None
     settings: dict[str, Any] = {}
 
 

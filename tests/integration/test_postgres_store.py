@@ -14,13 +14,14 @@ import asyncpg
 import pytest
 
 from callgram.calls.facts import Facts
-from callgram.cards import Stage, Urgency
+from callgram.cards import Shown, Stage, Urgency
 from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, StoreError
 from callgram.events import Event, Kind
-from callgram.store import CallRow, CardRow, NewEvent, Planned
+from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
 from callgram_postgres import queries as queries_module
 from callgram_postgres.queries import queries
+from callgram_postgres.rows import part_of
 from callgram_postgres.store import PostgresStore, connect
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -381,6 +382,73 @@ def test_a_claim_is_not_older_than_what_the_planner_committed_beside_it(play: An
         assert n_claims > 0
 
     play(scenario)
+
+
+def test_a_report_finds_the_survivor_of_a_survivor_that_is_absorbed_that_moment(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        planning, place = queries("planning"), (part_of("0367"), "0367")
+        await store.hold_leases("a", [7], ttl_s=60)
+        await plan_calls(store, 1, 2, 3, chat=41)
+        [claim] = await store.exchange([], leases={7: 1}, busy=[], limit=1, now=NOW)
+        first, second = claim.card.call_id, claim.card.call_id % 3 + 1
+        third = second % 3 + 1
+        async with connection.transaction():
+            await connection.execute(planning["absorb_calls"], *place, [first], [second])
+            await connection.execute(planning["absorb_cards"], *place, first, second, NOW)
+        moment = connection.transaction()
+        await moment.start()
+        await connection.execute(planning["absorb_calls"], *place, [second], [third])
+        await connection.execute(planning["absorb_cards"], *place, second, third, NOW)
+        report = Progress(
+            enterprise="0367",
+            call_id=first,
+            chat_id=41,
+            bot_id=7,
+            fence=1,
+            version=claim.card.version,
+            shown=(Shown(message_id=5, stage=Stage.START, digest="d", sent_at=NOW),),
+        )
+        reporting = asyncio.create_task(store.exchange([report], leases={}, busy=[], limit=0, now=NOW))
+        async with asyncio.timeout(5):
+            while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                assert not reporting.done()
+        await moment.commit()
+        await reporting
+        [survivor] = await store.exchange([], leases={7: 1}, busy=[], limit=1, now=NOW)
+        assert (survivor.card.call_id, survivor.card.shown) == (third, report.shown)
+
+    play(scenario)
+
+
+async def plan_calls(store: PostgresStore, *calls: int, chat: int) -> None:
+    await store.append([event("1")])
+    async with store.plan(now=NOW, limit=10) as batch:
+        assert batch is not None
+        rows = [
+            CallRow(
+                facts=Facts(id=call, enterprise="0367", first_at=NOW, last_at=NOW),
+                unique_id="1",
+                started_at=NOW,
+                ended_at=None,
+                timer_at=None,
+            )
+            for call in calls
+        ]
+        cards = [
+            CardRow(
+                call_id=call,
+                chat_id=chat,
+                bot_id=7,
+                stage=Stage.START,
+                replaces=frozenset(),
+                version=1,
+                mode="replace",
+                urgency=Urgency.LIVE,
+                due_at=NOW,
+            )
+            for call in calls
+        ]
+        await batch.commit(Planned(calls=rows, cards=cards, done={one.id: 1 for one in batch.events}))
 
 
 def test_every_query_says_what_it_does() -> None:

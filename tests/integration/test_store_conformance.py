@@ -469,6 +469,19 @@ async def test_a_report_on_a_card_whose_call_was_absorbed_meanwhile_reaches_the_
 
 
 @conforms
+async def test_reports_that_come_together_on_an_absorbed_card_all_count(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1)])
+    [first] = await claim(store)
+    await claim(store, done=[progress(first, shown(5), retry_at=NOW)], limit=0)
+    [in_hand] = await claim(store)
+    await plan(store, calls=[call_row(2)], cards=[card_row(2)], absorbed={1: 2})
+    deleted = progress(in_hand, shown(6), released=False, actions=(action(1, Op.DELETE, 5),))
+    [again] = await claim(store, done=[deleted, progress(in_hand, shown(6), shown(7))])
+    assert [one.message_id for one in again.card.shown] == [6, 7]
+
+
+@conforms
 async def test_a_card_in_hand_keeps_what_it_gains_from_an_absorbed_call(world: World) -> None:
     store = await owner(world)
     await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1)])

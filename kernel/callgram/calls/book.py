@@ -7,8 +7,9 @@ docs/calls.md. Pure: the planner looks the keys up and hands the calls in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -17,6 +18,7 @@ from callgram.calls.story import Direction, is_local, is_mobile_leg, local_pair,
 from callgram.events import Event, Kind
 from callgram.numbers import NumberPlan, bare, is_hidden
 
+EPOCH = re.compile(r"(\d{10})\.\d+$")
 WEAK = ("local:", "pair:", "mobile:", "talk:", "client:")
 GRACE = timedelta(seconds=60)  # weak evidence this long after a call's end still belongs to it
 
@@ -57,7 +59,7 @@ def weak_keys(event: Event, plan: NumberPlan) -> list[str]:
     outward = event.kind is Kind.HANGUP and event.call_type == 1 and event.extensions
     if outward and not plan.is_extension(bare(event.extensions[0])):
         keys.append(f"mobile:{plan.canonical(event.phone)}:{plan.canonical(event.extensions[0])}")
-    if event.kind in {Kind.BRIDGE, Kind.NEW_CALLERID} and not is_local(event.channel):
+    if event.kind in {Kind.BRIDGE, Kind.BRIDGE_LEAVE, Kind.NEW_CALLERID} and not is_local(event.channel):
         keys += _pair_of_leg(event, plan)
     return list(dict.fromkeys(keys))
 
@@ -84,6 +86,9 @@ def left_keys(event: Event, plan: NumberPlan) -> list[str]:
 
 def sought_keys(event: Event, plan: NumberPlan) -> list[str]:
     """Keys that ``event`` is only looked up by: the talk that it may consult about, the client whose inner leg it is."""
+    if event.kind is Kind.HANGUP and event.call_type == 2 and not plan.is_extension(event.phone):
+        client = plan.canonical(event.phone)
+        return [f"client:{client}"] if client else []
     caller = bare(event.caller_num)
     if is_local(event.channel) and caller and not is_hidden(caller) and not plan.is_extension(caller):
         return [f"client:{plan.canonical(caller)}"]
@@ -149,9 +154,18 @@ class Book:
         """The call that a weak key ties to ``facts``: the latest that fits, or none where a choice would be a guess."""
         known = (self.calls[call] for call in sorted(self._index.get(key, set()) - {facts.id}, reverse=True))
         fitting = [other for other in known if _ties(key, facts, other, event, self.plan)]
-        if not fitting or (key.startswith("client:") and len(fitting) > 1):
-            return None
-        return fitting[0]
+        fitting = [other for other in fitting if not tell(other, self.plan).ended] or fitting
+        if len(fitting) < 2 or key.startswith("client:"):
+            return fitting[0] if len(fitting) == 1 else None
+        if not key.startswith("pair:"):
+            return fitting[0]
+        if _is_fragment(facts) and facts.moves:
+            return None  # its other half comes by a strong key
+        if not _is_fragment(facts):
+            return fitting[0]
+        born = min(_order(uid) for uid in facts.legs)
+        older = [other for other in fitting if _order(tell(other, self.plan).unique_id) < born]
+        return max(older, key=lambda other: _order(tell(other, self.plan).unique_id), default=None)
 
     def _absorb(self, facts: Facts, other: Facts, absorbed: list[int]) -> Facts:
         merged = merge(facts, other)
@@ -186,7 +200,7 @@ def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) ->
     if key.startswith("mobile:"):
         return _is_mobile(one, plan) != _is_mobile(other, plan)
     if key.startswith("client:"):
-        return bool(other.starts) and _is_inner_leg(one)
+        return bool(other.starts) and (_is_inner_leg(one) or _only_inner_ends(one))
     told = tell(other, plan)
     if told.ended or told.direction is Direction.INTERNAL or not _is_inner(one, plan):
         return False
@@ -195,8 +209,30 @@ def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) ->
 
 def _overlap(one: Facts, other: Facts, plan: NumberPlan) -> bool:
     first, second = sorted((one, other), key=lambda facts: facts.first_at)
-    ended_at = tell(first, plan).ended_at
-    return ended_at is None or second.first_at <= ended_at + GRACE
+    told = tell(first, plan)
+    if told.ended_at is None:
+        return True
+    return second.first_at <= told.ended_at + GRACE and not _born_after(second, first, told.ended_at)
+
+
+def _born_after(later: Facts, earlier: Facts, ended_at: datetime) -> bool:
+    """Every channel of ``later`` was made after ``earlier`` had ended, by the host's own clock (``epoch.counter``)."""
+    head, births = _births(earlier), _births(later)
+    if not head or not births:
+        return False
+    return min(births) - min(head) > (ended_at - earlier.first_at).total_seconds() + 1
+
+
+def _order(uid: str) -> tuple[int, int]:
+    found = re.search(r"(\d+)\.(\d+)$", uid)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _births(facts: Facts) -> list[int]:
+    """When the host made the channels of a call, Unix seconds by its own clock, as far as their UniqueIds tell."""
+    told = {ring.unique_id for ring in (*facts.starts, *facts.dials, *facts.hangups)}
+    channels = told | {move.unique_id for move in facts.moves} | facts.legs.keys()
+    return [int(found[1]) for uid in channels if (found := EPOCH.search(uid))]
 
 
 def _is_fragment(facts: Facts) -> bool:
@@ -221,6 +257,11 @@ def _is_inner_leg(facts: Facts) -> bool:
     local = {uid for uid, leg in facts.legs.items() if is_local(leg.channel)}
     rings = (*facts.starts, *facts.dials, *facts.hangups)
     return local.issuperset(facts.legs) and all(ring.unique_id in local for ring in rings)
+
+
+def _only_inner_ends(facts: Facts) -> bool:
+    """Nothing but CallType 2 hangups (and moves): the end of a leg, never the beginning of a call with a client."""
+    return bool(facts.hangups) and not facts.starts and not facts.dials and all(h.call_type == 2 for h in facts.hangups)
 
 
 def _talks(facts: Facts, extension: str, event: Event) -> bool:

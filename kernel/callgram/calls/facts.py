@@ -12,7 +12,8 @@ import msgspec
 
 from callgram.events import Event, Kind
 
-MAX_FACTS = 200  # of one sort in one call: a phone that forwards to itself makes a new leg every half second
+MAX_FACTS = 200  # of one sort in one call: a phone that forwards to itself makes a new leg every half second. Of more,
+# the first and the last are kept: how the call began, and its hangup.
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,7 +109,8 @@ def fold(facts: Facts, event: Event) -> Facts:
         case Kind.TIMER:
             changes["closed_at"] = at
             changes["last_at"] = facts.last_at
-    if uid and event.kind in {Kind.BRIDGE, Kind.BRIDGE_LEAVE, Kind.NEW_CALLERID}:
+    described = uid and event.kind in {Kind.BRIDGE, Kind.BRIDGE_LEAVE, Kind.NEW_CALLERID}
+    if described and (uid in facts.legs or len(facts.legs) < MAX_FACTS):
         changes["legs"] = facts.legs | {uid: _leg(facts.legs.get(uid), event)}
     return msgspec.structs.replace(facts, **changes)
 
@@ -130,7 +132,7 @@ def merge(one: Facts, other: Facts) -> Facts:
         dials=_union(first.dials, second.dials),
         hangups=_union(first.hangups, second.hangups),
         moves=_union(first.moves, second.moves),
-        legs=legs,
+        legs=dict(list(legs.items())[:MAX_FACTS]),
         closed_at=max(closed) if len(closed) == 2 else None,
     )
 
@@ -186,7 +188,8 @@ def _union(known: tuple[Fact, ...], more: tuple[Fact, ...]) -> tuple[Fact, ...]:
     seen: dict[object, Fact] = {}
     for fact in sorted((*known, *more), key=lambda fact: fact.at):
         seen.setdefault(_identity(fact), fact)
-    return tuple(seen.values())[:MAX_FACTS]
+    facts = tuple(seen.values())
+    return facts if len(facts) <= MAX_FACTS else facts[: MAX_FACTS // 2] + facts[-MAX_FACTS // 2 :]
 
 
 def _identity(fact: Told | Move) -> object:

@@ -200,7 +200,9 @@ class _Story:
             if ring.unique_id not in self.inner:
                 return ring.unique_id
         callers = [
-            uid for uid, leg in self.facts.legs.items() if leg.exten not in {"", "s"} and not is_local(leg.channel)
+            uid
+            for uid, leg in self.facts.legs.items()
+            if leg.exten not in {"", "s"} and not is_local(leg.channel) and self.facts.moves
         ]
         return callers[0] if callers else ""
 
