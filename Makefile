@@ -18,7 +18,7 @@ demo: $(READY)
 	@$(BIN)/callgram demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@. .ci/browser && $(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check

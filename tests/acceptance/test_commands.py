@@ -1,0 +1,202 @@
+"""The command line beside a running serve: what it changes is noticed within a second; what it refuses is one line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import DATA, SHIPPED, SUPERUSER, Office, Program, Telegram, is_final, new_office, plugins_toml, scenario, until
+
+NOTICED_S = 1.0
+
+
+def test_a_new_enterprise_and_its_chats_are_served_within_a_second(program: Program, telegram: Telegram) -> None:
+    office, event = new_office(), {"UniqueId": "1757880000.6"}
+    program.secrets |= {office.token, office.bot_token}
+    assert program.post("new_callerid", {"Token": office.token, **event}).status == 403
+    added = program.cli("enterprise", "add", office.number, "--token", office.token, "--bot-token", office.bot_token)
+    since = time.monotonic()
+    assert (added.returncode, added.stderr) == (0, "")
+    assert added.stdout == f"enterprise {office.number}: bot {office.bot}. Next: callgram subscriber add {office.number} CHAT_ID\n"
+    until(lambda: program.post("new_callerid", {"Token": office.token, **event}).status == 200, "it is known")
+    assert time.monotonic() - since < NOTICED_S
+
+    for chat in office.chats:
+        assert program.cli("subscriber", "add", office.number, str(chat)).stdout == f"chat {chat} is subscribed\n"
+    again = program.cli("subscriber", "add", office.number, str(office.chats[0]))
+    assert (again.returncode, again.stdout) == (0, f"chat {office.chats[0]} was subscribed already\n")
+    until(lambda: program.get("/health/ready").status == 200, "its bot is owned")
+    dial = {"Phone": "375296254070", "CallType": 0, "Extensions": ["150"]}
+    moment = time.monotonic()
+    while telegram.chats(office.bot) != {*office.chats, SUPERUSER}:
+        program.tell(office, "dial", UniqueId=f"1757880001.{time.monotonic_ns()}", **dial)
+        program.settled(office)
+        assert time.monotonic() - moment < NOTICED_S + 0.5, "the chats are known"
+
+
+def test_the_first_message_of_a_new_bot_comes_within_a_second(program: Program, telegram: Telegram) -> None:
+    office = new_office()
+    program.secrets |= {office.token, office.bot_token}
+    program.cli("enterprise", "add", office.number, "--token", office.token, "--bot-token", office.bot_token)
+    since = time.monotonic()
+    dial = {"Token": office.token, "UniqueId": "1757880002.6", "Phone": "375296254070", "CallType": 0, "Extensions": ["150"]}
+    until(lambda: program.post("dial", dial).status == 200, "it is known")
+    until(lambda: telegram.texts(office.bot, SUPERUSER), "the superuser sees the call")
+    assert time.monotonic() - since < NOTICED_S + 0.5, "noticed within a second, sent at once"
+
+
+def test_a_removed_chat_gets_nothing_more(program: Program, office: Office, telegram: Telegram) -> None:
+    removed, *others = office.chats
+    done = program.cli("subscriber", "remove", office.number, str(removed))
+    since = time.monotonic()
+    assert (done.returncode, done.stdout) == (0, f"chat {removed} is no longer subscribed\n")
+    until(lambda: time.monotonic() - since > NOTICED_S, "a second has passed")
+    program.play([(office, scenario("incoming-missed"))])
+    program.settled(office)
+    assert telegram.chats(office.bot) == {*others, SUPERUSER}
+
+
+def test_a_changed_token_replaces_the_old_one_within_a_second(program: Program, office: Office) -> None:
+    new = f"{office.token}77"
+    event = {"UniqueId": "1757880003.6"}
+    assert program.post("new_callerid", {"Token": office.token, **event}).status == 200
+    program.cli("enterprise", "add", office.number, "--token", new, "--bot-token", office.bot_token)
+    since = time.monotonic()
+    until(lambda: program.post("new_callerid", {"Token": new, **event}).status == 200, "the new one is known")
+    assert time.monotonic() - since < NOTICED_S
+    assert program.post("new_callerid", {"Token": office.token, **event}).status == 403
+
+
+def test_the_lists_show_no_secret(program: Program, office: Office) -> None:
+    listed = json.loads(program.cli("enterprise", "list", "--json").stdout)
+    assert {"number": office.number, "name": "", "bot": office.bot, "chats": len(office.chats)} in listed
+    texts = [program.cli("enterprise", "list").stdout, program.cli("subscriber", "list").stdout, json.dumps(listed)]
+    assert all(str(chat) in texts[1] for chat in office.chats)
+    assert not [secret for secret in program.secrets for text in texts if secret in text]
+
+
+def test_commands_work_without_a_serve_and_leave_no_process(make_program: Callable[..., Program]) -> None:
+    program, office = make_program(), new_office()
+    program.secrets |= {office.token, office.bot_token}
+    done = program.cli("enterprise", "add", office.number, "--token", office.token, "--bot-token", office.bot_token)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not program.users()
+    (listed,) = json.loads(program.cli("enterprise", "list", "--json").stdout)
+    assert listed["number"] == office.number
+    assert not program.users()
+
+
+def test_plugins_lists_what_became_of_each(program: Program, tmp_path: Path) -> None:
+    listed = program.cli("plugins", "--json")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    found = json.loads(listed.stdout)
+    assert [(one["name"], one["status"], one["error"]) for one in found] == [(name, "ok", "") for name in SHIPPED]
+    assert all(one["distribution"] == "callgram" and one["hooks"] for one in found)
+    assert program.cli("plugins").returncode == 0
+    (tmp_path / "broken.toml").write_text(plugins_toml() + '[[plugin]]\nname = "acme_crm"\n')
+    for options in (["--json"], []):
+        broken = program.cli("plugins", *options, CALLGRAM_PLUGINS=str(tmp_path / "broken.toml"))
+        assert broken.returncode == 1
+        assert "acme_crm" in broken.stdout
+        assert "not installed" in broken.stdout
+
+
+def test_replay_posts_a_scenario_and_says_how_it_went(program: Program, office: Office, telegram: Telegram) -> None:
+    path = str(DATA / "scenarios" / "outgoing-answered.json")
+    options = ["--url", program.url, "--speed", "50"]
+    done = program.cli("replay", path, *options, "--token", office.token)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "9 events posted, 0 refused\n", "")
+    program.settled(office)
+    for chat in office.chats:
+        (text,) = telegram.texts(office.bot, chat)
+        assert is_final(text)
+    refused = program.cli("replay", path, *options, "--token", "nobody's")
+    assert (refused.returncode, refused.stdout) == (1, "0 events posted, 9 refused\n")
+    assert_one_line(refused.stderr, "403", "unknown Token")
+
+
+def assert_one_line(stderr: str, *parts: str) -> None:
+    assert stderr.startswith("callgram: "), stderr
+    assert stderr.count("\n") == 1, stderr
+    for part in parts:
+        assert part in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        pytest.param(["subscriber", "add", "9999", "5"], ["9999"], id="subscriber of an unknown enterprise"),
+        pytest.param(["subscriber", "remove", "9999", "5"], ["9999", "not subscribed"], id="remove from an unknown one"),
+        pytest.param(["subscriber", "resume", "9999", "5"], ["9999"], id="resume of an unknown one"),
+        pytest.param(["subscriber", "add", "9999", "0"], ["CHAT_ID is 0"], id="chat 0"),
+        pytest.param(
+            ["enterprise", "add", "9 9", "--token", "t", "--bot-token", "1:a"], ["NUMBER"], id="a number with a space"
+        ),
+        pytest.param(["enterprise", "add", "9", "--token", " ", "--bot-token", "1:a"], ["--token"], id="an empty token"),
+        pytest.param(["enterprise", "add", "9", "--token", "t", "--bot-token", "a"], ["--bot-token"], id="a bot token that is none"),
+        pytest.param(["serve", "--roles", "ingest,cook"], ["cook", "ingest, plan, send, sink"], id="an unknown role"),
+        pytest.param(["replay", __file__, "--url", "http://127.0.0.1:9"], [], id="a file that is no recording"),
+    ],
+)
+def test_what_a_command_refuses_is_one_line(program: Program, arguments: list[str], parts: list[str]) -> None:
+    done = program.cli(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert_one_line(done.stderr, *parts)
+
+
+def test_a_token_belongs_to_one_enterprise(program: Program, office: Office) -> None:
+    done = program.cli("enterprise", "add", "9999", "--token", office.token, "--bot-token", "1:abc")
+    assert done.returncode == 1
+    assert_one_line(done.stderr, office.number)
+    assert office.token not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["serve"], ["enterprise", "list"], ["plugins"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        pytest.param("api = 1\n[[plugin]\n", ["not TOML"], id="not TOML"),
+        pytest.param('api = 1\nplugins = []\n[[plugin]]\nname = "start"\n', ["unknown key", "plugins"], id="an unknown key"),
+        pytest.param('api = 1\n[[plugin]]\nname = "start"\nsettings = { hold = 1 }\n', ["start", "unknown key", "hold"], id="an unknown setting"),
+        pytest.param('api = 1\n[[plugin]]\nname = "start"\nsettings = { hold_s = "1" }\n', ["start", "hold_s"], id="a wrong setting"),
+        pytest.param('api = 2\n[[plugin]]\nname = "start"\n', ["api = 2"], id="another api"),
+        pytest.param('api = 1\n[[plugin]]\nname = "start"\n[[plugin]]\nname = "start"\n', ["'start'", "twice"], id="a plugin twice"),
+        pytest.param('api = 1\n[defaults]\nzone = "Mars/Base"\n[[plugin]]\nname = "start"\n', ["Mars/Base"], id="an unknown zone"),
+        pytest.param(None, ["cannot-be-read.toml"], id="a file that is not there"),
+    ],
+)
+def test_a_wrong_plugins_toml_is_refused_in_one_line(
+    program: Program, tmp_path: Path, command: list[str], text: str | None, parts: list[str]
+) -> None:
+    path = tmp_path / "cannot-be-read.toml"
+    if text is not None:
+        path.write_text(text)
+    done = program.cli(*command, CALLGRAM_PLUGINS=str(path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert_one_line(done.stderr, *parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        pytest.param("CALLGRAM_PORT", "eighty", "CALLGRAM_PORT", id="a port that is no number"),
+        pytest.param("CALLGRAM_PORT", "65536", "CALLGRAM_PORT", id="a port that is none"),
+        pytest.param("CALLGRAM_SUPERUSER", "@boss", "CALLGRAM_SUPERUSER", id="a superuser by name"),
+        pytest.param("CALLGRAM_DATABASE_URL", "mysql://root:hunter2@db/x", "CALLGRAM_DATABASE_URL", id="another database"),
+        pytest.param("CALLGRAM_DATABASE_URL", "postgresql://root:hunter2@127.0.0.1:9/x", "CALLGRAM_DATABASE_URL", id="no server there"),
+        pytest.param("CALLGRAM_TELEGRAM_API_URL", "telegram.org", "CALLGRAM_TELEGRAM_API_URL", id="a URL without http"),
+        pytest.param("CALLGRAM_PROXY", "ftp://u:hunter2@proxy", "proxy", id="a proxy that is none"),
+        pytest.param("CALLGRAM_HOST", "256.0.0.1", "CALLGRAM_HOST", id="a host that is none"),
+    ],
+)
+def test_a_wrong_environment_is_refused_in_one_line(
+    make_program: Callable[..., Program], name: str, value: str, told: str
+) -> None:
+    done = make_program().cli("serve", **{name: value})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert_one_line(done.stderr.splitlines()[-1] + "\n", told)
+    assert "hunter2" not in done.stderr
