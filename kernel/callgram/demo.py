@@ -16,7 +16,6 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from importlib import resources
@@ -130,8 +129,10 @@ def _data_dir() -> Path:
     chosen = os.environ.get("CALLGRAM_DATA_DIR")
     if chosen:
         return Path(chosen).absolute() / "demo"
-    base = Path("/var/lib/callgram") if os.geteuid() == 0 else Path(tempfile.gettempdir()) / f"callgram-{os.geteuid()}"
-    return base / "demo"
+    if os.geteuid() == 0:
+        return Path("/var/lib/callgram/demo")  # PostgreSQL runs as another user, who may not enter /root
+    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    return Path(home) / "callgram/demo"
 
 
 def _free_port() -> int:

@@ -89,22 +89,22 @@ class Service:
     async def report(self) -> tuple[bool, dict[str, Any]]:
         """For ``/health/ready``: whether all is well, and what is not."""
         problems = {one.name: one.error for one in self.plugins.loaded.values() if one.status is not Status.OK}
+        bots = set(self.directory.bots())
+        owned: frozenset[int] = frozenset()
         try:
-            await self.store.ping()
+            owned = await self.store.leased(bots)
             stored = True
         except StoreError:
             stored = False
-        bots = set(self.directory.bots())
-        unowned = len(bots - self.sender.owned) if self.sender else 0
         report: dict[str, Any] = {
             "status": "ready",
             "store": "ok" if stored else "unreachable",
             "plugins": problems or "ok",
-            "bots": {"used": len(bots), "owned": len(bots) - unowned},
+            "bots": {"used": len(bots), "owned": len(owned)},
         }
         if self.sinks is not None:
             report["sinks"] = {name: round(lag, 1) for name, lag in self.sinks.lag().items()}
-        well = stored and not problems and not (unowned and self.sender)
+        well = stored and not problems and (owned >= bots or self.sender is None)
         if not well:
             report["status"] = "not ready"
         return well, report

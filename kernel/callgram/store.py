@@ -196,6 +196,10 @@ class Store(Protocol):
 
     async def release_leases(self, node: str) -> None: ...
 
+    async def leased(self, bots: Iterable[int]) -> frozenset[int]:
+        """Those of ``bots`` that some node holds a lease of now."""
+        ...
+
     async def exchange(
         self,
         progress: Sequence[Progress],

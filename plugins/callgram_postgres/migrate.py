@@ -14,6 +14,7 @@ from callgram_postgres.pools import Pools, translated
 from callgram_postgres.queries import queries
 
 SQL = queries("house")
+RESTORED = ("restored_events", "restored_actions", "restored_decisions", "restored_cursors")
 
 
 def migrations() -> dict[int, Path]:
@@ -23,7 +24,10 @@ def migrations() -> dict[int, Path]:
 
 
 async def migrate(pools: Pools) -> None:
-    """Bring the database to this release. Whoever comes second waits, and finds everything done."""
+    """Bring the database to this release, also one that was restored from another server's dump.
+
+    Whoever comes second waits, and finds everything done.
+    """
     async with pools.take("rest") as connection:
         with translated():
             async with connection.transaction():
@@ -35,3 +39,5 @@ async def migrate(pools: Pools) -> None:
                         await connection.execute(file.read_text(encoding="utf-8"), timeout=3600)
                         await connection.execute(SQL["note_migration"], number, file.stem)
                         logger.info("migrated the database: {}", file.stem)
+                for name in RESTORED:
+                    await connection.execute(SQL[name], timeout=3600)

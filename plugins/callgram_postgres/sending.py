@@ -54,6 +54,9 @@ class Sending(House):
         self._drop_fences(node)
         await self._pools.rows("send", SQL["release_leases"], node)
 
+    async def leased(self, bots: Iterable[int]) -> frozenset[int]:
+        return frozenset(row["bot_id"] for row in await self._pools.rows("send", SQL["leased"], list(bots)))
+
     def _drop_fences(self, node: str) -> None:
         self._fences = {key: fence for key, fence in self._fences.items() if key[0] != node}
 

@@ -265,6 +265,25 @@ def test_an_older_database_is_adopted(postgres_dsn: str) -> None:
     asyncio.run(scenario())
 
 
+def test_a_database_that_was_restored_on_another_server_goes_on(play: Any, postgres_dsn: str) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        await store.append([event("1"), event("2"), event("3")])
+        first, second, third = await store.trace("", limit=9)
+        await connection.execute("UPDATE call_events SET xid = '77777777777777'")
+        await store.save_cursor("tracer", f"00000077777777777777{second.cursor[20:]}")
+        await store.save_cursor("new", first.cursor)
+        assert await store.trace("", limit=9) == []
+        other = await connect(postgres_dsn)
+        await other.append([event("4")])
+        behind = await other.trace(await other.cursor("tracer"), limit=9)
+        assert [record.item.id for record in behind[:-1]] == [third.item.id]
+        assert len(await other.trace("", limit=9)) == 4
+        assert await other.cursor("new") == first.cursor
+        await other.close()
+
+    play(scenario)
+
+
 def test_changes_by_hand_change_the_mark(play: Any) -> None:
     async def scenario(store: PostgresStore, connection: Any) -> None:
         marks = {(await store.directory()).mark}

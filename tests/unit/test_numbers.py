@@ -96,7 +96,7 @@ def test_canonical_has_no_plus_and_no_context(written: str, region: str) -> None
     assert not found or found.isdigit() or not any(character.isdigit() for character in bare(written))
 
 
-@settings(suppress_health_check=[HealthCheck.filter_too_much])
+@settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(INTERNATIONAL, REGIONS)
 @example("375296254070", "US")
 @example("4930123456", "BY")

@@ -12,90 +12,23 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from callgram.calls.book import GRACE, is_weak
-from callgram.calls.facts import Facts
-from callgram.cards import Card, Shown
+from callgram.cards import Card
 from callgram.context import Chat, Directory, Enterprise
-from callgram.errors import ConfigError, IngestError, StoreError
-from callgram.events import Event, read_event
-from callgram.store import Batch, CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress
+from callgram.errors import ConfigError, IngestError
+from callgram.events import Event
+from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress
+from callgram.testing.memory_batch import MemoryBatch
+from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
 from callgram.trace import Action, Op, Record
 
 SUPERGROUPS = -1_000_000_000_000  # ids of supergroups and channels are below (Bot API, dialog ids)
-SUPERGROUPS = -1_000_000_000_000  # ids below are supergroups and channels, which count their messages themselves
-CardKey = tuple[str, int, int]  # enterprise, call, chat
-
-
-class _Event(msgspec.Struct):
-    """A stored event, and what planning made of it."""
-
-    event: NewEvent
-    id: int
-    done: bool = False
-    call_id: int | None = None
-    failed: str | None = None
-
-    def read(self) -> Event:
-        given = self.event
-        return read_event(
-            given.kind, given.body, enterprise=given.enterprise, received_at=given.received_at, event_id=self.id
-        )
-
-
-class _Call(msgspec.Struct):
-    row: CallRow
-    absorbed_into: int | None = None
-
-
-class _Card(msgspec.Struct):
-    """A card, and what only the store knows: messages gained from an absorbed call, and whether a claim is in doubt."""
-
-    card: Card
-    gained: tuple[Shown, ...] = ()
-    ambiguous: bool = False
-
-    def change(self, **changes: object) -> None:
-        self.card = msgspec.structs.replace(self.card, **changes)
-
-
-class _Lease(msgspec.Struct):
-    owner: str
-    fence: int
-    until: datetime
-
-
-class _Database:
-    """What all processes share."""
-
-    def __init__(self) -> None:
-        self.last_id = 0
-        self.enterprises: dict[str, Enterprise] = {}
-        self.chats: dict[tuple[str, int], Chat] = {}
-        self.changes = 0
-        self.events: dict[int, _Event] = {}
-        self.pending: dict[str, dict[int, _Event]] = {}
-        self.digests: dict[tuple[str, bytes], list[datetime]] = {}
-        self.calls: dict[tuple[str, int], _Call] = {}
-        self.keys: dict[tuple[str, str], set[int]] = {}
-        self.timers: dict[tuple[str, int], datetime] = {}
-        self.cards: dict[CardKey, _Card] = {}
-        self.actions: list[Action] = []
-        self.trace: list[_Event | Action] = []
-        self.planning: set[str] = set()
-        self.leases: dict[int, _Lease] = {}
-        self.limits: dict[tuple[int, int], ChatLimit] = {}
-        self.cursors: dict[str, str] = {}
-
-    def next_id(self) -> int:
-        self.last_id += 1
-        return self.last_id
 
 
 class MemoryStore:
     """See the module. ``clock`` stands for the database's clock; ``another_process`` shares the data."""
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._db = _Database()
+        self._db = Database()
         self._clock = clock
         self._fences: dict[tuple[str, int], int] = {}
         self._turn = 0
@@ -165,7 +98,7 @@ class MemoryStore:
         if any(abs((event.received_at - moment).total_seconds()) < event.repeat_s for moment in seen):
             return False
         seen.append(event.received_at)
-        stored = _Event(event, db.next_id())
+        stored = StoredEvent(event, db.next_id())
         db.events[stored.id] = stored
         db.pending.setdefault(event.enterprise, {})[stored.id] = stored
         db.trace.append(stored)
@@ -186,7 +119,7 @@ class MemoryStore:
         enterprise = free[self._turn % len(free)]
         db.planning.add(enterprise)
         try:
-            yield _Batch(db, enterprise, now, limit)
+            yield MemoryBatch(db, enterprise, now, limit)
         finally:
             db.planning.discard(enterprise)
 
@@ -201,11 +134,15 @@ class MemoryStore:
             fence = lease.fence if lease else 0
             if lease is None or lease.owner != node or self._fences.get((node, bot)) != fence:
                 fence += 1
-            self._db.leases[bot] = _Lease(node, fence, now + timedelta(seconds=ttl_s))
+            self._db.leases[bot] = Lease(node, fence, now + timedelta(seconds=ttl_s))
             fences[bot] = fence
         self._drop_fences(node)
         self._fences |= {(node, bot): fence for bot, fence in fences.items()}
         return fences
+
+    async def leased(self, bots: Iterable[int]) -> frozenset[int]:
+        leases, now = self._db.leases, self._clock()
+        return frozenset(bot for bot in bots if bot in leases and leases[bot].until > now)
 
     def _drop_fences(self, node: str) -> None:
         self._fences = {key: fence for key, fence in self._fences.items() if key[0] != node}
@@ -228,7 +165,7 @@ class MemoryStore:
         for report in progress:
             self._report(report, now)
         held = {bot: fence for bot, fence in leases.items() if self._is_held(bot, fence)}
-        best: dict[tuple[int, int], _Card] = {}
+        best: dict[tuple[int, int], StoredCard] = {}
         for stored in self._db.cards.values():
             card = stored.card
             place = (card.bot_id, card.chat_id)
@@ -249,7 +186,7 @@ class MemoryStore:
         limit = self._db.limits.get((bot, chat))
         return limit is not None and (limit.until is None or limit.until > now)
 
-    def _claim(self, stored: _Card, fence: int) -> Claim:
+    def _claim(self, stored: StoredCard, fence: int) -> Claim:
         card = stored.card
         earlier = card.claimed_fence
         stored.ambiguous = earlier is not None and (stored.ambiguous or earlier != fence)
@@ -322,7 +259,7 @@ class MemoryStore:
                 del db.cards[enterprise, call, chat]
                 changes = {"chat_id": new, "shown": (), "claimed_stage": None, "claimed_fence": None, "attempts": 0}
                 moved_card = msgspec.structs.replace(card, version=card.version + 1, **changes)
-                db.cards.setdefault((enterprise, call, new), _Card(moved_card))
+                db.cards.setdefault((enterprise, call, new), StoredCard(moved_card))
 
     async def limit_chat(self, limit: ChatLimit) -> None:
         self._db.limits[limit.bot_id, limit.chat_id] = limit
@@ -379,130 +316,12 @@ class MemoryStore:
                         calls.discard(number)
 
 
-class _Batch:
-    """See callgram.store.Batch."""
-
-    def __init__(self, db: _Database, enterprise: str, now: datetime, limit: int) -> None:
-        self.enterprise, self._db, self._now, self._over = enterprise, db, now, False
-        self._unreadable: dict[int, str] = {}
-        events: list[Event] = []
-        for stored in list(db.pending.get(enterprise, {}).values())[:limit]:
-            try:
-                events.append(stored.read())
-            except IngestError as error:
-                self._unreadable[stored.id] = str(error)
-        self.events: Sequence[Event] = events
-        timers = sorted((at, key) for key, at in db.timers.items() if key[0] == enterprise and at <= now)
-        self.due: Sequence[Facts] = [db.calls[key].row.facts for _, key in timers[:limit]]
-
-    async def find(self, keys: Iterable[str]) -> list[tuple[Facts, frozenset[str]]]:
-        found: dict[int, set[str]] = {}
-        for key in keys:
-            for number in self._db.keys.get((self.enterprise, key), ()):
-                ended_at = self._db.calls[self.enterprise, number].row.ended_at
-                if not is_weak(key) or ended_at is None or ended_at >= self._now - GRACE:
-                    found.setdefault(number, set()).add(key)
-        return [
-            (self._db.calls[self.enterprise, number].row.facts, frozenset(found_by))
-            for number, found_by in sorted(found.items())
-        ]
-
-    async def cards(self, call_ids: Iterable[int]) -> list[Card]:
-        wanted = set(call_ids)
-        return [
-            msgspec.structs.replace(stored.card, shown=stored.card.shown + stored.gained)
-            for (enterprise, number, _), stored in self._db.cards.items()
-            if enterprise == self.enterprise and number in wanted
-        ]
-
-    async def commit(self, planned: Planned) -> None:
-        if self._over:
-            raise StoreError("the batch was committed before; take another")
-        self._over = True
-        db = self._db
-        for loser, winner in planned.absorbed.items():
-            self._absorb_call(loser, winner)
-        for row in planned.calls:
-            self._put_call(row)
-        for card in planned.cards:
-            self._put_card(card)
-        for loser, winner in planned.absorbed.items():
-            self._absorb_cards(loser, winner)
-        for skip in planned.skips:
-            numbered = msgspec.structs.replace(skip, id=db.next_id())
-            db.actions.append(numbered)
-            db.trace.append(numbered)
-        for number, call_id in planned.done.items():
-            self._mark(number, call_id, None)
-        for number, error in (self._unreadable | planned.failed).items():
-            self._mark(number, None, error)
-
-    def _mark(self, number: int, call_id: int | None, failed: str | None) -> None:
-        stored = self._db.events[number]
-        stored.done, stored.call_id, stored.failed = True, call_id, failed
-        self._db.pending[self.enterprise].pop(number, None)
-
-    def _put_call(self, row: CallRow) -> None:
-        db, key = self._db, (self.enterprise, row.facts.id)
-        known = db.calls.get(key)
-        db.calls[key] = _Call(row, known.absorbed_into if known else None)
-        db.timers.pop(key, None)
-        if row.timer_at is not None:
-            db.timers[key] = row.timer_at
-        for name in row.keys:
-            db.keys.setdefault((self.enterprise, name), set()).add(row.facts.id)
-
-    def _put_card(self, row: CardRow) -> None:
-        key = (self.enterprise, row.call_id, row.chat_id)
-        stored = self._db.cards.get(key)
-        wanted = msgspec.structs.asdict(row)
-        if stored is None or stored.card.bot_id != row.bot_id:  # message ids are each bot's own: it starts anew
-            attempts, version = (stored.card.attempts, stored.card.version + 1) if stored else (0, 0)
-            wanted["version"] = max(row.version, version)
-            self._db.cards[key] = _Card(Card(enterprise=self.enterprise, attempts=attempts, **wanted))
-        else:
-            wanted["version"] = max(row.version, stored.card.version + 1)
-            stored.change(**wanted)
-
-    def _absorb_call(self, loser: int, winner: int) -> None:
-        db = self._db
-        for (enterprise, number), call in db.calls.items():
-            if enterprise == self.enterprise and loser in {number, call.absorbed_into}:
-                call.absorbed_into = winner
-                db.timers.pop((enterprise, number), None)
-        for (enterprise, _), calls in db.keys.items():
-            if enterprise == self.enterprise and loser in calls:
-                calls.discard(loser)
-                calls.add(winner)
-        for stored in db.events.values():
-            if stored.event.enterprise == self.enterprise and stored.call_id == loser:
-                stored.call_id = winner
-
-    def _absorb_cards(self, loser: int, winner: int) -> None:
-        """A card in flight passes its claim on, so that its report, or its being ambiguous, finds the survivor."""
-        db = self._db
-        for enterprise, number, chat in [key for key in db.cards if key[:2] == (self.enterprise, loser)]:
-            lost = db.cards.pop((enterprise, number, chat))
-            gained = lost.card.shown + lost.gained
-            kept = db.cards.get((enterprise, winner, chat))
-            if kept is None:
-                lost.gained = gained
-                lost.change(call_id=winner, shown=(), version=lost.card.version + 1, due_at=self._now)
-                db.cards[enterprise, winner, chat] = lost
-            elif kept.card.bot_id == lost.card.bot_id and (gained or lost.card.claimed_fence is not None):
-                kept.gained += gained
-                kept.change(version=kept.card.version + 1, due_at=min(kept.card.due_at or self._now, self._now))
-                if kept.card.claimed_fence is None:
-                    kept.ambiguous = lost.ambiguous
-                    kept.change(claimed_stage=lost.card.claimed_stage, claimed_fence=lost.card.claimed_fence)
-
-
 def _haste(card: Card) -> tuple[int, datetime]:
     """What is sent first, least first."""
     return card.urgency, card.due_at or datetime.max.replace(tzinfo=UTC)
 
 
-def _record(place: int, item: _Event | Action) -> Record:
+def _record(place: int, item: StoredEvent | Action) -> Record:
     cursor = f"{place:020d}"
     if isinstance(item, Action):
         return Record(cursor=cursor, item=item)

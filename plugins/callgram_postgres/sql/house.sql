@@ -73,3 +73,22 @@ WHERE k.weak AND c.part = k.part AND c.enterprise = k.enterprise AND c.id = k.ca
 -- name: forget_limits
 -- Drop the limits that ended before $1.
 DELETE FROM chat_limit WHERE until < $1
+
+-- name: restored_events
+-- Give events that were restored into this server from another's dump a transaction number of this one: theirs may be in
+-- its future, and the trace would wait for it. Likewise restored_actions and restored_decisions; finds nothing elsewhere.
+UPDATE call_events SET xid = pg_current_xact_id() WHERE xid > pg_current_xact_id()
+
+-- name: restored_actions
+-- See restored_events.
+UPDATE telegram_actions SET xid = pg_current_xact_id() WHERE xid > pg_current_xact_id()
+
+-- name: restored_decisions
+-- See restored_events.
+UPDATE decisions SET xid = pg_current_xact_id() WHERE xid > pg_current_xact_id()
+
+-- name: restored_cursors
+-- Put the sinks' cursors where restored_events put the records: behind the last that each has seen.
+UPDATE sink_cursor
+SET cursor = lpad(pg_current_xact_id()::text, 20, '0') || substr(cursor, 21)
+WHERE left(cursor, 20) > lpad(pg_current_xact_id()::text, 20, '0')

@@ -36,6 +36,10 @@ SELECT bot_id, fence FROM made
 -- Let the leases of the node $1 run out now. Fences stay, the next owner's are higher.
 UPDATE bot_lease SET until = '-infinity' WHERE owner = $1
 
+-- name: leased
+-- Those of the bots $1 whose lease somebody holds.
+SELECT bot_id FROM bot_lease WHERE bot_id = ANY($1::bigint[]) AND until > clock_timestamp()
+
 -- name: write_progress
 -- Record what became of cards that are still in hand with that fence; answers which. A version that the planner has
 -- changed meanwhile keeps the planner's due_at.
