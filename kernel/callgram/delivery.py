@@ -49,7 +49,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """What a delivery works with. ``monotonic`` seconds are the clock of ``limits``, ``clock`` tells the time of day,
     ``chance`` answers 0 to 1.
 
-    ``report`` hands a Progress to the sender's next transaction; ``sent_ids`` answers ``[(message id, sent at)]`` of what
+    ``holds(bot, fence)`` is asked before each call: a node that was frozen must not write for another's bot. ``report`` hands a Progress to the sender's next transaction; ``sent_ids`` answers ``[(message id, sent at)]`` of what
     the bot is known to have sent where an orphan would have got its id.
     """
 
@@ -60,10 +60,12 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
     chance: Callable[[], float]
+    holds: Callable[[int, int], bool]
     report: Callable[[Progress], None]
     limit_chat: Callable[[ChatLimit], Awaitable[None]]
     move_chat: Callable[[int, int, int], Awaitable[None]]
     sent_ids: Callable[[int, int, datetime], Awaitable[Sequence[tuple[int, datetime]]]]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class _Wait(msgspec.Struct, frozen=True):
@@ -92,6 +94,8 @@ class Delivery:
         wait = _Wait(0.0, failed=False)
         message = await self._draw()
         for _ in range(MAX_STEPS):
+            if not self._holds():
+                break
             step = next_step(self._card, message, search_first=self._search_first)
             match step:
                 case Nothing():
@@ -109,6 +113,9 @@ class Delivery:
                 wait = again
                 break
         self._report(wait)
+
+    def _holds(self) -> bool:
+        return self._ports.holds(self._card.bot_id, self._fence)
 
     def give_back(self) -> None:
         """After a bug of ours: report what was done, and let the card be taken up again later."""
@@ -236,7 +243,9 @@ class Delivery:
         now = self._ports.monotonic()
         ready = limits.ready_at(bot, chat, now)
         while now < ready <= now + PATIENCE_S:
-            await asyncio.sleep(ready - now)
+            await self._ports.sleep(ready - now)
+            if not self._holds():
+                return _Wait(0.0, failed=False)
             now = self._ports.monotonic()
             ready = limits.ready_at(bot, chat, now)
         if ready > now:

@@ -104,6 +104,7 @@ class _Wire(msgspec.Struct, rename="pascal"):
 _decode = msgspec.json.Decoder(_Wire).decode
 _decode_any = msgspec.json.Decoder().decode
 _LONE_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_TOO_DEEP = "the body is nested too deeply; send one flat JSON object"
 _FIELD = re.compile(r"`\$\.?([^`]*)`")
 
 
@@ -117,8 +118,8 @@ def read_wire(body: bytes) -> _Wire:
     """
     try:
         return _decode(body)
-    except msgspec.ValidationError as error:
-        raise _unreadable(body, error) from None
+    except RecursionError:
+        raise IngestError(422, _TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     repaired = _LONE_SURROGATE.sub(r"\1\\ufffd", body.decode("utf-8", "replace")).encode()
@@ -131,7 +132,15 @@ def read_wire(body: bytes) -> _Wire:
 
 
 def _unreadable(body: bytes, error: msgspec.ValidationError) -> IngestError:
-    if not isinstance(_decode_any(body), dict):
+    try:
+        whole = _decode_any(body)
+    except RecursionError:
+        return IngestError(422, _TOO_DEEP)
+    except msgspec.ValidationError:  # a number that no field can hold, in an object
+        whole = {}
+    except msgspec.DecodeError as broken:  # a wrong type before the place where it stops being JSON
+        return IngestError(400, f"the body is not JSON: {broken}; send one JSON object")
+    if not isinstance(whole, dict):
         return IngestError(422, 'the body must be a JSON object such as {"Token": "…", "UniqueId": "…"}')
     found = _FIELD.search(str(error))
     name = found.group(1) if found else "?"

@@ -108,11 +108,17 @@ def load(settings: Settings, publish: Callable[[Outcome], None], *, tolerant: bo
     file = settings.plugins
     known = {point.name: point for point in entry_points(group=GROUP)}
     required = {entry.name for entry in file.plugin if entry.required}
-    loaded = [_load(name, known, file, required=name in required) for name in file.names()]
+    try:
+        loaded = [_load(name, known, file, required=name in required) for name in file.names()]
+    except ConfigError as error:
+        raise ConfigError(f"{settings.plugins_path}: {error}") from None
     broken = next((one for one in loaded if one.required and one.status is Status.FAILED), None)
     if broken and not tolerant:
         raise PluginError(broken.name, f"required, but {broken.error}")
-    return Plugins(file, loaded, publish)
+    try:
+        return Plugins(file, loaded, publish)
+    except ConfigError as error:
+        raise ConfigError(f"{settings.plugins_path}: {error}") from None
 
 
 def _load(name: str, known: dict[str, EntryPoint], file: PluginsFile, *, required: bool) -> Loaded:

@@ -11,8 +11,8 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Record
 
-_TOKEN = re.compile(r"\b\d{5,}:[A-Za-z0-9_-]{20,}\b")
-_URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]+):[^@\s]+@")
+_TOKEN = re.compile(r"(?<!\d)\d{5,}:[A-Za-z0-9_-]{20,}")  # in a URL "bot" stands right before it
+_URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]+):\S+@")
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}"
 
 

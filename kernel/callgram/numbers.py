@@ -58,7 +58,8 @@ def _parse(text: str, digits: str, region: str) -> str | None:
 
     if len(digits) < 7:
         return None  # short numbers (103, extensions) mean what they say
-    for candidate, where in ((f"+{digits}", None), (text, region)):
+    ways = ((f"+{digits}", None), (digits, region))  # without + the region's own numbers come first: 298212345 in BY
+    for candidate, where in ways if text.startswith("+") else reversed(ways):
         try:
             parsed = phonenumbers.parse(candidate, where)
         except phonenumbers.NumberParseException:

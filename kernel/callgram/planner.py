@@ -220,6 +220,10 @@ class _Work:
             ended_at=call.ended_at,
             timer_at=self._timer_at(facts, call),
             keys=frozenset(key for key in keys if not (call.ended and is_weak(key) and key.startswith("talk:"))),
+            direction=str(call.direction),
+            result=str(call.result),
+            client=call.client,
+            extensions=tuple(dict.fromkeys(number for number in (call.caller, *call.rung, *call.talkers) if number)),
         )
 
     def _timer_at(self, facts: Facts, call: Call) -> datetime | None:

@@ -60,6 +60,7 @@ class Sender:
             clock=clock,
             monotonic=time.monotonic,
             chance=random.random,
+            holds=self._holds,
             report=self._take,
             limit_chat=store.limit_chat,
             move_chat=store.move_chat,
@@ -69,6 +70,9 @@ class Sender:
     @property
     def owned(self) -> frozenset[int]:
         return frozenset(self._leases)
+
+    def _holds(self, bot: int, fence: int) -> bool:
+        return self._leases.get(bot) == fence and time.monotonic() < self._leased_until
 
     def wake(self) -> None:
         """Something may be due. Any number of calls is one."""

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -23,6 +23,7 @@ from callgram.hooks import API_VERSION
 from callgram.numbers import NumberPlan
 from callgram.telegram.limits import LimitSettings
 
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
 ROLES = ("ingest", "plan", "send", "sink")
 
 
@@ -32,7 +33,7 @@ class PluginEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: str
     required: bool = False
-    deadline_s: float | None = None
+    deadline_s: Seconds | None = None
     settings: dict[str, Any] = {}
 
 
@@ -50,8 +51,8 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     region: str = "BY"
     extension: str = r"\d{3,4}"
     mode: Mode = "replace"
-    ghost_ringing_s: float = 300.0
-    ghost_talk_s: float = 14_400.0
+    ghost_ringing_s: Seconds = 300.0
+    ghost_talk_s: Seconds = 14_400.0
     ambiguous: Literal["resend", "probe"] = "resend"
 
     def locale(self) -> Locale:
@@ -73,8 +74,8 @@ class EnterpriseEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     region: str | msgspec.UnsetType = msgspec.UNSET
     extension: str | msgspec.UnsetType = msgspec.UNSET
     mode: Mode | msgspec.UnsetType = msgspec.UNSET
-    ghost_ringing_s: float | msgspec.UnsetType = msgspec.UNSET
-    ghost_talk_s: float | msgspec.UnsetType = msgspec.UNSET
+    ghost_ringing_s: Seconds | msgspec.UnsetType = msgspec.UNSET
+    ghost_talk_s: Seconds | msgspec.UnsetType = msgspec.UNSET
     ambiguous: Literal["resend", "probe"] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -86,9 +87,9 @@ class PluginsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     plugin: tuple[PluginEntry, ...]
     defaults: CallSettings = CallSettings()
     enterprise: dict[str, EnterpriseEntry] = {}
-    hook_deadline_s: float = 2.0
+    hook_deadline_s: Seconds = 2.0
     limits: LimitSettings = LimitSettings()
-    retention_days: int = 14
+    retention_days: Annotated[int, msgspec.Meta(ge=1)] = 14
 
     def call_settings(self, number: str) -> CallSettings:
         """The call settings of an enterprise: its own over the defaults."""
@@ -221,6 +222,8 @@ def load_plugins(path: Path | None) -> tuple[PluginsFile, str]:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a readable plugins.toml") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8; save it as UTF-8") from None
     return parse_plugins(text, str(path)), str(path)
 
 
@@ -266,6 +269,8 @@ def _check(file: PluginsFile, source: str) -> None:
             raise ConfigError(
                 f"{source}: {place}.zone is {chosen.zone!r}; use an IANA name such as Europe/Minsk"
             ) from None
+        if not re.fullmatch("[A-Z]{2}", chosen.region):
+            raise ConfigError(f"{source}: {place}.region is {chosen.region!r}; use an ISO 3166 country such as BY")
         try:
             re.compile(chosen.extension)
         except re.error as error:

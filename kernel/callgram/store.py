@@ -18,6 +18,7 @@ from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown, Stage, Urgency
 from callgram.context import Chat, Directory, Enterprise, Mode
 from callgram.events import Event, Kind
+from callgram.reading import Reading
 from callgram.trace import Action, Record
 
 
@@ -35,7 +36,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True):
     """A call as the planner leaves it. ``keys`` are new ones to find it by; ``timer_at`` is when to look at it
-    again."""
+    again. ``direction``, ``result``, ``client`` (canonical) and ``extensions`` are what lists find it by."""
 
     facts: Facts
     unique_id: str
@@ -43,6 +44,10 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None
     timer_at: datetime | None
     keys: frozenset[str] = frozenset()
+    direction: str = ""
+    result: str = ""
+    client: str = ""
+    extensions: tuple[str, ...] = ()
 
 
 class CardRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,8 +143,8 @@ class ChatLimit(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Store(Protocol):
-    """See the module. Implementations start usable (``open_store`` returned them connected and migrated)."""
+class Store(Reading, Protocol):
+    """See the module, and callgram.reading for what pages and exports read. Implementations start usable (``open_store`` returned them connected and migrated)."""
 
     async def close(self) -> None: ...
 

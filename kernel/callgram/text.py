@@ -31,7 +31,7 @@ def escape(text: str) -> str:
 
 def one_line(text: str, limit: int = MAX_NAME) -> str:
     """Outside text as one short line, not yet escaped: a name may hold newlines and 10 000 characters."""
-    flat = " ".join(_CONTROL.sub("", text).split())
+    flat = " ".join(_CONTROL.sub("", " ".join(text.split())).split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 

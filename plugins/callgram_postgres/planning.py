@@ -217,6 +217,7 @@ class PostgresBatch:
         spent = self._now - WEAK_KEYS_KEPT
         return [
             self._part, self.enterprise, *calls, *columns(filed, 3), weak, spent, *cards, *columns(marks, 4), *skips,
+            *columns(map(found_by, planned.calls), 4),
         ]  # fmt: skip
 
     async def _fetch(self, name: str, *args: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown, Stage, Urgency
 from callgram.errors import IngestError
 from callgram.events import Event, Kind, read_event
+from callgram.store import CallRow
 from callgram.trace import Action, Op, Record
 
 PARTS = 64
@@ -43,6 +44,12 @@ def shown_text(shown: tuple[Shown, ...]) -> str:
 
 def read_shown(text: str) -> tuple[Shown, ...]:
     return _read_shown(text)
+
+
+def found_by(row: CallRow) -> tuple[str, str, str, str]:
+    """What lists find a call by. The extensions with a space around each, for LIKE."""
+    extensions = f" {' '.join(row.extensions)} " if row.extensions else ""
+    return row.direction, row.result, storable(row.client), storable(extensions)
 
 
 def replaces_text(stages: frozenset[Stage]) -> str:

@@ -659,6 +659,16 @@ async def test_a_node_that_restarts_gets_its_leases_at_once_with_a_new_fence(wor
 
 
 @conforms
+async def test_everybody_sees_which_bots_are_leased_by_anybody(world: World) -> None:
+    one, other = await world.open(), await world.open()
+    await one.hold_leases("a", [BOT], ttl_s=30)
+    await one.hold_leases("a", [701], ttl_s=-1)
+    assert await other.leased([BOT, 701, 702]) == {BOT}
+    await one.release_leases("a")
+    assert await other.leased([BOT, 701, 702]) == frozenset()
+
+
+@conforms
 async def test_nothing_is_claimed_with_a_lease_that_ran_out(world: World) -> None:
     store = await owner(world)
     await plan(store, calls=[call_row(1)], cards=[card_row(1)])

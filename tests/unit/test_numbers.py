@@ -15,6 +15,7 @@ INTERNATIONAL = st.builds(
     st.sampled_from(["375", "7", "48", "49", "1", "44", "998", "298", "20"]),
     st.integers(200_000_000, 9_999_999_999),
 )
+unhurried = settings(deadline=None)  # phonenumbers reads its tables on first use
 REGIONS = st.sampled_from(["BY", "RU", "PL", "DE", "US", "GB"])
 
 
@@ -81,6 +82,7 @@ def test_hidden_numbers_have_no_canonical_form(hidden: str) -> None:
     assert canonical(hidden, "BY") == ""
 
 
+@unhurried
 @given(WRITTEN, REGIONS)
 @example("80296254070", "BY")
 @example("+80296254070", "BY")
@@ -90,13 +92,14 @@ def test_canonical_is_idempotent(written: str, region: str) -> None:
     assert canonical(once, region) == once
 
 
+@unhurried
 @given(WRITTEN, REGIONS)
 def test_canonical_has_no_plus_and_no_context(written: str, region: str) -> None:
     found = canonical(written, region)
     assert not found or found.isdigit() or not any(character.isdigit() for character in bare(written))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(unhurried, suppress_health_check=[HealthCheck.filter_too_much])
 @given(INTERNATIONAL, REGIONS)
 @example("375296254070", "US")
 @example("4930123456", "BY")
@@ -105,6 +108,7 @@ def test_an_international_number_is_the_same_with_and_without_plus(digits: str, 
     assert canonical(digits, region) == canonical(f"+{digits}", region) == digits
 
 
+@unhurried
 @given(st.integers(1_000_000, 9_999_999), st.sampled_from(["29", "33", "44", "25"]))
 @example(8212345, "29")
 def test_every_way_to_write_a_belarusian_mobile_is_one_client(subscriber: int, code: str) -> None:
@@ -116,6 +120,7 @@ def test_every_way_to_write_a_belarusian_mobile_is_one_client(subscriber: int, c
         assert plan.canonical(written) == whole
 
 
+@unhurried
 @given(WRITTEN, REGIONS)
 def test_reading_a_number_back_gives_the_same_client(written: str, region: str) -> None:
     once = canonical(written, region)
@@ -124,6 +129,7 @@ def test_reading_a_number_back_gives_the_same_client(written: str, region: str) 
     assert readable(shown) == shown
 
 
+@unhurried
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_number_functions(text: str) -> None:
     assert isinstance(readable(canonical(text, "BY")), str)

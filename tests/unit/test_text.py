@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from callgram import catalogue, clock, duration, escape, html_lines, one_line, phone
@@ -153,6 +153,7 @@ def test_phone(number: str, text: str) -> None:
     assert phone(number) == text
 
 
+@settings(deadline=None)  # phonenumbers reads its tables on first use
 @given(OUTSIDE)
 def test_any_number_can_be_shown(text: str) -> None:
     visible, entities = parse_html(phone(text))

@@ -19,7 +19,7 @@ from callgram.events import Event, Kind
 from callgram.numbers import NumberPlan, bare, is_hidden
 
 EPOCH = re.compile(r"(\d{10})\.\d+$")
-WEAK = ("local:", "pair:", "mobile:", "talk:", "client:")
+WEAK = ("local:", "pair:", "mobile:", "talk:", "consult:", "client:", "born:")
 GRACE = timedelta(seconds=60)  # weak evidence this long after a call's end still belongs to it
 
 
@@ -61,7 +61,17 @@ def weak_keys(event: Event, plan: NumberPlan) -> list[str]:
         keys.append(f"mobile:{plan.canonical(event.phone)}:{plan.canonical(event.extensions[0])}")
     if event.kind in {Kind.BRIDGE, Kind.BRIDGE_LEAVE, Kind.NEW_CALLERID} and not is_local(event.channel):
         keys += _pair_of_leg(event, plan)
+    keys += _born_with(event, keys, plan)
     return list(dict.fromkeys(keys))
+
+
+def _born_with(event: Event, keys: list[str], plan: NumberPlan) -> list[str]:
+    """The client of an outgoing leg and the second in which its host made the channel: ``born:<client>:<epoch>``."""
+    born = EPOCH.search(event.unique_id)
+    client = next((key.rpartition(":")[2] for key in keys if key.startswith("pair:")), "")
+    if event.kind is Kind.HANGUP and event.call_type == 1 and not is_hidden(event.phone):
+        client = plan.canonical(event.phone)
+    return [f"born:{client}:{born[1]}"] if born and client else []
 
 
 def _pair_of_leg(event: Event, plan: NumberPlan) -> list[str]:
@@ -77,11 +87,15 @@ def left_keys(event: Event, plan: NumberPlan) -> list[str]:
     """Keys that ``event`` only leaves behind: whose inner legs and consultations may come later."""
     device = peer(event.channel)
     if event.kind is Kind.BRIDGE and plan.is_extension(device):
-        return [f"talk:{device}"]
+        return [f"talk:{device}", *_consulting(event, plan)]
     if event.kind is Kind.START or (event.kind is Kind.DIAL and event.call_type == 0):
         client = plan.canonical(event.phone)
         return [f"client:{client}"] if client else []
-    return []
+    return _consulting(event, plan)
+
+
+def _consulting(event: Event, plan: NumberPlan) -> list[str]:
+    return [f"consult:{key.removeprefix('talk:')}" for key in consults(event, plan)]
 
 
 def sought_keys(event: Event, plan: NumberPlan) -> list[str]:
@@ -89,10 +103,25 @@ def sought_keys(event: Event, plan: NumberPlan) -> list[str]:
     if event.kind is Kind.HANGUP and event.call_type == 2 and not plan.is_extension(event.phone):
         client = plan.canonical(event.phone)
         return [f"client:{client}"] if client else []
-    caller = bare(event.caller_num)
-    if is_local(event.channel) and caller and not is_hidden(caller) and not plan.is_extension(caller):
-        return [f"client:{plan.canonical(caller)}"]
-    return consults(event, plan)
+    if is_local(event.channel):
+        numbers = (bare(event.caller_num), bare(event.connected_num))
+        outside = [number for number in numbers if not is_hidden(number) and not plan.is_extension(number)]
+        if outside:
+            return [f"client:{plan.canonical(outside[0])}", *_other_half(event)]
+    device = peer(event.channel)
+    talks = [f"consult:{device}"] if event.kind is Kind.BRIDGE and plan.is_extension(device) else []
+    return [*consults(event, plan), *talks, *_other_half(event)]
+
+
+def _other_half(event: Event) -> list[str]:
+    """The channel made right before or after, where ``event`` may be of one half of a Local channel: Asterisk makes
+    ``;1`` and then ``;2``, so that the second has the next counter."""
+    found = re.fullmatch(r"(.*\.)(\d+)", event.unique_id)
+    if found is None:
+        return []
+    if event.channel.endswith(";1"):
+        return [f"channel:{found[1]}{int(found[2]) + 1}"]
+    return [f"channel:{found[1]}{int(found[2]) - 1}"] if event.kind in {Kind.DIAL, Kind.HANGUP} else []
 
 
 def consults(event: Event, plan: NumberPlan) -> list[str]:
@@ -139,8 +168,7 @@ class Book:
         for other in others:
             facts = self._absorb(facts, other, absorbed)
         for key in (*weak, *sought_keys(event, self.plan)):
-            fragment = self._tied(key, facts, event)
-            if fragment is not None:
+            while (fragment := self._tied(key, facts, event)) is not None:
                 facts = self._absorb(facts, fragment, absorbed)
         self._file(facts, [*strong, *weak, *left_keys(event, self.plan)])
         return Touch(event=event, facts=facts, absorbed=tuple(absorbed))
@@ -159,13 +187,9 @@ class Book:
             return fitting[0] if len(fitting) == 1 else None
         if not key.startswith("pair:"):
             return fitting[0]
-        if _is_fragment(facts) and facts.moves:
+        if _is_fragment(facts):
             return None  # its other half comes by a strong key
-        if not _is_fragment(facts):
-            return fitting[0]
-        born = min(_order(uid) for uid in facts.legs)
-        older = [other for other in fitting if _order(tell(other, self.plan).unique_id) < born]
-        return max(older, key=lambda other: _order(tell(other, self.plan).unique_id), default=None)
+        return fitting[0]
 
     def _absorb(self, facts: Facts, other: Facts, absorbed: list[int]) -> Facts:
         merged = merge(facts, other)
@@ -196,15 +220,18 @@ def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) ->
     if key.startswith("local:"):
         return True
     if key.startswith("pair:"):  # a fragment (bridges only) and the call that it is a part of
-        return _is_fragment(one) != _is_fragment(other)
+        return (_is_fragment(one) and _is_told(other)) or (_is_told(one) and _is_fragment(other))
     if key.startswith("mobile:"):
         return _is_mobile(one, plan) != _is_mobile(other, plan)
+    if key.startswith("born:"):
+        return _is_fragment(one) or _is_fragment(other)
+    if key.startswith("channel:"):
+        return _are_halves(one, other) or _are_halves(other, one)
     if key.startswith("client:"):
         return bool(other.starts) and (_is_inner_leg(one) or _only_inner_ends(one))
-    told = tell(other, plan)
-    if told.ended or told.direction is Direction.INTERNAL or not _is_inner(one, plan):
-        return False
-    return _talks(other, key.removeprefix("talk:"), event)
+    if key.startswith("consult:"):  # the talk is told after the consultation about it
+        return _consults(one, other, key.removeprefix("consult:"), event, plan) and _follows(other, one)
+    return _consults(other, one, key.removeprefix("talk:"), event, plan)
 
 
 def _overlap(one: Facts, other: Facts, plan: NumberPlan) -> bool:
@@ -236,7 +263,12 @@ def _births(facts: Facts) -> list[int]:
 
 
 def _is_fragment(facts: Facts) -> bool:
-    return not facts.starts and not facts.dials and not any(hangup.call_type in {0, 1} for hangup in facts.hangups)
+    """Bridges only: no event says which call they are."""
+    return bool(facts.moves) and not _is_told(facts)
+
+
+def _is_told(facts: Facts) -> bool:
+    return bool(facts.starts or facts.dials or any(hangup.call_type in {0, 1} for hangup in facts.hangups))
 
 
 def _is_mobile(facts: Facts, plan: NumberPlan) -> bool:
@@ -262,6 +294,34 @@ def _is_inner_leg(facts: Facts) -> bool:
 def _only_inner_ends(facts: Facts) -> bool:
     """Nothing but CallType 2 hangups (and moves): the end of a leg, never the beginning of a call with a client."""
     return bool(facts.hangups) and not facts.starts and not facts.dials and all(h.call_type == 2 for h in facts.hangups)
+
+
+def _consults(main: Facts, inner: Facts, extension: str, event: Event, plan: NumberPlan) -> bool:
+    """``inner`` is an internal call of an extension that talks with somebody outside in ``main``, which goes on."""
+    told = tell(main, plan)
+    if told.ended or told.direction is Direction.INTERNAL or not _is_inner(inner, plan):
+        return False
+    return _talks(main, extension, event)
+
+
+def _follows(later: Facts, earlier: Facts) -> bool:
+    """The host made every channel of ``later`` after the first one of ``earlier``."""
+    births = _births(earlier)
+    return bool(births) and min(_births(later), default=0) > min(births)
+
+
+def _are_halves(one: Facts, other: Facts) -> bool:
+    """``one`` knows a ``;1`` whose next counter is a channel that dials or ends in ``other``, with nothing against it."""
+    seconds = {_order(uid)[1] + 1: uid for uid, leg in one.legs.items() if leg.channel.endswith(";1")}
+    for ring in (*other.dials, *other.hangups):
+        first = seconds.get(_order(ring.unique_id)[1])
+        if first and ring.unique_id not in other.legs and _same_second(first, ring.unique_id):
+            return True
+    return False
+
+
+def _same_second(one: str, other: str) -> bool:
+    return one.rpartition(".")[0] == other.rpartition(".")[0]
 
 
 def _talks(facts: Facts, extension: str, event: Event) -> bool:

@@ -191,6 +191,9 @@ class _Story:
             own_ext = self.plan.is_extension(peer(leg.channel))
             if own_ext and self._outside_number(leg.connected_num, leg.exten):
                 return (Direction.OUTGOING if leg.exten else Direction.INCOMING), uid if leg.exten else ""
+            dials_itself = leg.exten and self.plan.canonical(leg.exten) == self.plan.canonical(leg.num)
+            if not own_ext and dials_itself:
+                return Direction.OUTGOING, ""
             if not own_ext and peer(leg.channel):
                 return (Direction.INCOMING if leg.exten else Direction.OUTGOING), uid if leg.exten else ""
         return Direction.INTERNAL, self._internal_head()

@@ -14,17 +14,17 @@ import msgspec
 
 from callgram.cards import Card
 from callgram.context import Chat, Directory, Enterprise
-from callgram.errors import ConfigError, IngestError
-from callgram.events import Event
+from callgram.errors import ConfigError
 from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress
 from callgram.testing.memory_batch import MemoryBatch
-from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
+from callgram.testing.memory_data import Database, Lease, StoredCard
+from callgram.testing.memory_reading import MemoryReading, read_stored
 from callgram.trace import Action, Op, Record
 
 SUPERGROUPS = -1_000_000_000_000  # ids of supergroups and channels are below (Bot API, dialog ids)
 
 
-class MemoryStore:
+class MemoryStore(MemoryReading):
     """See the module. ``clock`` stands for the database's clock; ``another_process`` shares the data."""
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -283,7 +283,7 @@ class MemoryStore:
 
     async def trace(self, after: str, *, limit: int) -> list[Record]:
         start = int(after or 0)
-        return [_record(place, item) for place, item in enumerate(self._db.trace[start : start + limit], start + 1)]
+        return [read_stored(place, item) for place, item in enumerate(self._db.trace[start : start + limit], start + 1)]
 
     async def trace_of(self, enterprise: str, unique_id: str) -> list[Record]:
         db = self._db
@@ -298,7 +298,7 @@ class MemoryStore:
                 item.call_id in calls or (item.call_id is None and item.event.unique_id == unique_id)
             ):
                 found.append((item.event.received_at, item.id, place))
-        return [_record(place, db.trace[place - 1]) for _, _, place in sorted(found)]
+        return [read_stored(place, db.trace[place - 1]) for _, _, place in sorted(found)]
 
     # upkeep
 
@@ -319,22 +319,3 @@ class MemoryStore:
 def _haste(card: Card) -> tuple[int, datetime]:
     """What is sent first, least first."""
     return card.urgency, card.due_at or datetime.max.replace(tzinfo=UTC)
-
-
-def _record(place: int, item: StoredEvent | Action) -> Record:
-    cursor = f"{place:020d}"
-    if isinstance(item, Action):
-        return Record(cursor=cursor, item=item)
-    given = item.event
-    try:
-        return Record(cursor=cursor, item=item.read())
-    except IngestError:
-        event = Event(
-            id=item.id,
-            enterprise=given.enterprise,
-            kind=given.kind,
-            received_at=given.received_at,
-            unique_id=given.unique_id,
-            raw=given.body,
-        )
-        return Record(cursor=cursor, item=event)

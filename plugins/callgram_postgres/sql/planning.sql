@@ -91,12 +91,15 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = ANY($3::bigint[])
 -- A card's version only ever grows, so that a sender who has it in hand sees that it changed. A card that changes its
 -- bot starts anew: message ids are each bot's own. Weak keys of calls that ended before $13 go as their names are used again.
 WITH put_calls AS (
-    INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at, timer_at)
+    INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at, timer_at, direction, result, client,
+        extensions)
     SELECT $1, $2, g.*
-    FROM unnest($3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[]) AS g
+    FROM unnest($3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[],
+        $41::text[], $42::text[], $43::text[], $44::text[]) AS g
     ON CONFLICT (part, enterprise, id) DO UPDATE
     SET facts = excluded.facts, unique_id = excluded.unique_id, started_at = excluded.started_at,
-        ended_at = excluded.ended_at, timer_at = excluded.timer_at
+        ended_at = excluded.ended_at, timer_at = excluded.timer_at, direction = excluded.direction,
+        result = excluded.result, client = excluded.client, extensions = excluded.extensions
 ),
 spent_keys AS (
     DELETE FROM call_keys AS k

@@ -1,0 +1,81 @@
+"""What the store in memory holds: the rows of its database, shared by all its processes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from callgram.cards import Card, Shown
+from callgram.context import Chat, Enterprise
+from callgram.events import Event, read_event
+from callgram.store import CallRow, ChatLimit, NewEvent
+from callgram.trace import Action
+
+CardKey = tuple[str, int, int]  # enterprise, call, chat
+
+
+class StoredEvent(msgspec.Struct):
+    """A stored event, and what planning made of it."""
+
+    event: NewEvent
+    id: int
+    done: bool = False
+    call_id: int | None = None
+    failed: str | None = None
+
+    def read(self) -> Event:
+        given = self.event
+        return read_event(
+            given.kind, given.body, enterprise=given.enterprise, received_at=given.received_at, event_id=self.id
+        )
+
+
+class StoredCall(msgspec.Struct):
+    row: CallRow
+    absorbed_into: int | None = None
+
+
+class StoredCard(msgspec.Struct):
+    """A card, and what only the store knows: messages gained from an absorbed call, and whether a claim is in doubt."""
+
+    card: Card
+    gained: tuple[Shown, ...] = ()
+    ambiguous: bool = False
+
+    def change(self, **changes: object) -> None:
+        self.card = msgspec.structs.replace(self.card, **changes)
+
+
+class Lease(msgspec.Struct):
+    owner: str
+    fence: int
+    until: datetime
+
+
+class Database:
+    """What all processes share."""
+
+    def __init__(self) -> None:
+        self.last_id = 0
+        self.enterprises: dict[str, Enterprise] = {}
+        self.chats: dict[tuple[str, int], Chat] = {}
+        self.changes = 0
+        self.events: dict[int, StoredEvent] = {}
+        self.pending: dict[str, dict[int, StoredEvent]] = {}
+        self.digests: dict[tuple[str, bytes], list[datetime]] = {}
+        self.calls: dict[tuple[str, int], StoredCall] = {}
+        self.keys: dict[tuple[str, str], set[int]] = {}
+        self.timers: dict[tuple[str, int], datetime] = {}
+        self.cards: dict[CardKey, StoredCard] = {}
+        self.actions: list[Action] = []
+        self.trace: list[StoredEvent | Action] = []
+        self.planning: set[str] = set()
+        self.leases: dict[int, Lease] = {}
+        self.limits: dict[tuple[int, int], ChatLimit] = {}
+        self.cursors: dict[str, str] = {}
+        self.kept: dict[tuple[str, str], bytes] = {}
+
+    def next_id(self) -> int:
+        self.last_id += 1
+        return self.last_id

@@ -1,0 +1,180 @@
+"""Kills: of the program, of its database, at any moment. What was answered 200 is there, and in the end every chat is right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from harness import (
+    Background,
+    Office,
+    Program,
+    Telegram,
+    as_new_call,
+    capture,
+    is_final,
+    new_office,
+    read_final,
+    scenario,
+    until,
+    with_token,
+)
+
+from callgram.replay import Post
+
+SEED = 20260601
+N_ROUNDS = 6
+RECORDINGS = (
+    capture("asterisk16-classic/in_ringgroup"),
+    capture("asterisk22-pjsip/out_answered.agent"),
+    scenario("incoming-cascade"),
+    scenario("incoming-missed"),
+    capture("asterisk22-pjsip/xfer_blind_refer"),
+)
+
+
+@pytest.fixture(scope="module")
+def program(make_program: Callable[..., Program]) -> Program:
+    program = make_program()
+    # A database that was killed is said loudly, by the supervisor and by those who lost an answer of it.
+    program.expected_errors = ["embedded PostgreSQL (ended|is still down)", "the store does not take them"]
+    program.start()
+    return program
+
+
+def event(office: Office, at: int) -> bytes:
+    body = {"Token": office.token, "UniqueId": f"1757890000.{at}", "Phone": f"37529777{at:04}", "CallType": 0}
+    return json.dumps(body | {"Extensions": ["150"], "Trunk": "0001363"}).encode()
+
+
+def test_an_event_that_was_answered_200_survives_a_kill_right_behind_the_answer(program: Program, telegram: Telegram) -> None:
+    office = new_office()
+    program.add([office])
+    for at in range(3):
+        assert program.post("dial", event(office, at)).status == 200
+        program.kill()
+        program.start()
+        assert program.stored(office) == [event(office, place) for place in range(at + 1)]
+    program.settled(office)
+    for chat in office.chats:
+        assert len(telegram.texts(office.bot, chat)) == 3
+
+
+def test_events_answered_200_survive_a_killed_database_which_comes_back_by_itself(
+    program: Program, telegram: Telegram
+) -> None:
+    office = new_office()
+    program.add([office])
+    assert program.process is not None
+    pid, answered, refused, ended = program.process.pid, [], [], threading.Event()
+
+    def host() -> None:
+        for at in range(100_000):
+            if ended.is_set():
+                return
+            answer = program.post("dial", event(office, at))
+            (answered if answer.status == 200 else refused).append((at, answer))
+
+    posting = threading.Thread(target=host)
+    posting.start()
+    until(lambda: len(answered) > 20, "traffic flows")
+    postmaster = int((program.data / "pg18" / "postmaster.pid").read_text().split("\n")[0])
+    os.kill(postmaster, signal.SIGKILL)
+    n_before = len(answered)
+    until(lambda: len(answered) > n_before + 20, "traffic flows again", 30)
+    ended.set()
+    posting.join(20)
+    assert {answer.status for _, answer in refused} <= {503}
+    assert all(answer.json["error"] for _, answer in refused)
+    assert program.process is not None
+    assert (program.process.pid, program.process.poll()) == (pid, None)
+    program._disconnect()
+    stored = Counter(program.stored(office))
+    assert not [at for at, _ in answered if not stored[event(office, at)]]
+    assert max(stored.values()) == 1
+    until(lambda: program.get("/health/ready").status == 200, "it is ready again")
+    program.settled(office, deadline_s=60)
+    for chat in office.chats:
+        shown = Counter(telegram.texts(office.bot, chat))
+        assert len(shown) == len(stored)
+
+
+class Hosts:
+    """Three hosts that play calls one after another, and repeat an event until it is answered, until they are told to end."""
+
+    def __init__(self, program: Program, background: Background, office: Office) -> None:
+        self.calls: dict[str, str] = {}
+        self.program, self.office = program, office
+        self._ending = False
+        self._playing = [background.start(self._play(place)) for place in range(3)]
+
+    def end(self) -> None:
+        """Let every call that has begun be told to its end."""
+        self._ending = True
+        for playing in self._playing:
+            playing.result(60)
+
+    async def _play(self, place: int) -> None:
+        chance = random.Random(SEED + place)
+        async with aiohttp.ClientSession() as client:
+            for at in range(100_000):
+                if self._ending:
+                    return
+                number = f"3752950{place}{at:04}"
+                recording = as_new_call(chance.choice(RECORDINGS), number, 1_760_000_000 + place * 100_000 + at)
+                await self._tell(client, recording)
+                self.calls[number] = recording[0].kind
+
+    async def _tell(self, client: aiohttp.ClientSession, recording: list[Post]) -> None:
+        before = 0.0
+        for post in recording:
+            await asyncio.sleep(min((post.at_s - before) / 40, 0.3))
+            before = post.at_s
+            while not await self._taken(client, post):
+                await asyncio.sleep(0.05)
+
+    async def _taken(self, client: aiohttp.ClientSession, post: Post) -> bool:
+        body = with_token(post.body, self.office.token)
+        try:
+            async with client.post(f"{self.program.url}/{post.kind}", data=body) as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+
+def test_after_kills_at_random_moments_every_chat_is_right(
+    program: Program, telegram: Telegram, background: Background
+) -> None:
+    office, chance = new_office(n_chats=3), random.Random(SEED)
+    program.add([office])
+    hosts = Hosts(program, background, office)
+    for _ in range(N_ROUNDS):
+        busy = telegram.ask(lambda state: state.truth.last_seq) + chance.randrange(5, 60)
+        until(lambda busy=busy: telegram.ask(lambda state: state.truth.last_seq) > busy, "traffic flows")
+        program.kill()
+        program.start()
+    hosts.end()
+    program.settled(office, deadline_s=60)
+
+    assert len(hosts.calls) >= 2 * N_ROUNDS
+    for chat in office.chats:
+        texts = telegram.texts(office.bot, chat)
+        finals = Counter(final.client for final in map(read_final, texts) if final)
+        assert finals == Counter(dict.fromkeys(hosts.calls, 1)), difference(finals, hosts.calls)
+        assert [text for text in texts if not is_final(text)] == []
+    told = Counter((line.what, line.chat_id, line.message_id) for line in program.trace(office) if line.source == "TG")
+    done = Counter((one.kind, one.chat_id, one.message_id) for one in telegram.truth(office.bot))
+    assert not [one for one in done if not told[one]], "every executed action is in the trace"
+
+
+def difference(finals: Counter[str], calls: dict[str, str]) -> str:
+    missing = [client for client in calls if not finals[client]]
+    return f"missing {missing}, more than one {[client for client, n in finals.items() if n > 1]}"
