@@ -6,7 +6,7 @@ Nothing here changes calls. Every question names the enterprises that the asker 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import msgspec
@@ -16,6 +16,7 @@ from callgram.calls.story import Direction, Result
 from callgram.cards import Card
 from callgram.trace import Record
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SEARCHED = 5_000  # calls looked at for one page of a filter that no index answers; the next page goes on behind them
 
 
@@ -114,7 +115,7 @@ class Reading(Protocol):
 
 
 def write_page_key(at: datetime, number: int) -> str:
-    return f"{int(at.timestamp() * 1_000_000)}-{number}"
+    return f"{(at - EPOCH) // timedelta(microseconds=1)}-{number}"
 
 
 def read_page_key(text: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from loguru import logger
@@ -48,6 +49,8 @@ class Sender:
         self._finished: list[Progress] = []
         self._jobs: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._renew = asyncio.Event()
+        self._refused: frozenset[int] = frozenset()  # bots of other nodes: asked for again only at the next renewal
         self._leases: dict[int, int] = {}
         self._leased_until = 0.0
         self._draining = False
@@ -75,8 +78,10 @@ class Sender:
         return self._leases.get(bot) == fence and time.monotonic() < self._leased_until
 
     def wake(self) -> None:
-        """Something may be due. Any number of calls is one."""
+        """Something may be due, or a bot may be new. Any number of calls is one."""
         self._wake.set()
+        if not self._leases.keys() >= self._directory().bots().keys() - self._refused:
+            self._renew.set()
 
     def _take(self, progress: Progress) -> None:
         self._finished.append(progress)
@@ -148,9 +153,9 @@ class Sender:
     def _start(self, claim: Claim) -> None:
         bot = claim.card.bot_id
         token = self._directory().bots().get(bot)
-        fence = self._leases.get(bot)
+        fence = claim.card.claimed_fence
         if token is None or fence is None:
-            return  # the bot was taken away this very moment; its next owner finds the claim
+            return  # the bot was taken away this very moment; the claim is found again
         delivery = Delivery(self._ports, claim, fence, token)
         pair = (bot, claim.card.chat_id)
         self._jobs[pair] = asyncio.create_task(self._run(delivery, claim, fence), name=f"card {claim.card.call_id}")
@@ -177,6 +182,10 @@ class Sender:
                     self._limits.stop_bot(bot)
                 if held.keys() != self._leases.keys():
                     self._wake.set()
+                self._refused = frozenset(self._directory().bots().keys() - held.keys())
                 self._leases, self._leased_until = held, began + LEASE_TTL_S - 1.0
                 BOTS_OWNED.set(len(held))
-            await asyncio.sleep(RENEW_S)
+            self._renew.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_S):
+                    await self._renew.wait()

@@ -24,6 +24,7 @@ from callgram_postgres.rows import (
     ACTION_WIDTH,
     action_row,
     columns,
+    found_by,
     part_of,
     read_card,
     read_facts,

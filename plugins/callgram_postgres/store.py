@@ -1,6 +1,6 @@
 """The store on PostgreSQL: callgram's state, queue and coordination in one database. The contract: callgram.store.
 
-Each part of the contract has its module: ingest, planning, sending, sinks, admin, house. SQL lies in ``sql/``, the
+Each part of the contract has its module: ingest, planning, sending, sinks, reading, admin, house. SQL lies in ``sql/``, the
 tables in ``migrations/``. Works on PostgreSQL 14 and later, where ``DETACH CONCURRENTLY`` came.
 """
 
@@ -14,11 +14,12 @@ from callgram_postgres.ingest import Ingest
 from callgram_postgres.migrate import migrate
 from callgram_postgres.planning import Planning
 from callgram_postgres.pools import Pools
+from callgram_postgres.reading import Reading
 from callgram_postgres.sending import Sending
 from callgram_postgres.sinks import Sinks
 
 
-class PostgresStore(Admin, Ingest, Planning, Sending, Sinks):
+class PostgresStore(Admin, Ingest, Planning, Sending, Sinks, Reading):
     """Made by :func:`connect`."""
 
     async def close(self) -> None:

@@ -20,6 +20,8 @@ settings = { start = { hold_s = 1.0 } }
 mode = "edit"
 [enterprise.6003]
 language = "en"
+[enterprise.6004]
+off = ["dial", "tracer"]
 """
 
 
@@ -43,7 +45,7 @@ def shared(telegram: Telegram, background: Background) -> Iterator[tuple[Program
     """The program that tests share, its enterprises with settings of their own, and its unused enterprises."""
     program = Program(telegram, background, plugins_toml(enterprises=MODES), CALLGRAM_SUPERUSER=str(SUPERUSER))
     try:
-        special = {name: new_office(number) for name, number in (("held", "6001"), ("edit", "6002"), ("english", "6003"))}
+        special = {name: new_office(f"600{at}") for at, name in enumerate(("held", "edit", "english", "spare"), 1)}
         unused = [new_office() for _ in range(N_OFFICES)]
         program.start()
         program.add([*special.values(), *unused])
@@ -71,7 +73,7 @@ def other_office(shared: tuple[Program, dict[str, Office], list[Office]]) -> Off
 
 @pytest.fixture
 def special(shared: tuple[Program, dict[str, Office], list[Office]]) -> dict[str, Office]:
-    """Enterprises with settings of their own: ``held``, ``edit``, ``english``."""
+    """Enterprises with settings of their own: ``held``, ``edit``, ``english``, ``spare``."""
     return shared[1]
 
 

@@ -285,7 +285,9 @@ class Program:
             shutil.rmtree(self.base, ignore_errors=True)
 
     def _check_log(self) -> None:
-        text = self.log + (self.data / "postgres.log").read_text() if (self.data / "postgres.log").exists() else self.log
+        text = (
+            self.log + (self.data / "postgres.log").read_text() if (self.data / "postgres.log").exists() else self.log
+        )
         leaked = [secret for secret in self.secrets if secret in text]
         assert not leaked, f"in the log: {leaked}"
         errors = [line for line in self.log.splitlines() if re.search(r" (ERROR|CRITICAL) |^Traceback", line)]
@@ -367,9 +369,7 @@ class Program:
         answer = self.post(kind, {"Token": office.token, **fields})
         assert answer.status == 200, answer
 
-    def play(
-        self, plays: Sequence[tuple[Office, Sequence[Post]]], *, speed: float = 40.0, gap_s: float = 1.0
-    ) -> None:
+    def play(self, plays: Sequence[tuple[Office, Sequence[Post]]], *, speed: float = 40.0, gap_s: float = 1.0) -> None:
         """Post recordings side by side, each in its order, with its gaps shortened and none longer than ``gap_s``."""
         self._background.run(self._play_all(plays, speed, gap_s))
 
@@ -425,7 +425,10 @@ class Program:
 
     def stored(self, office: Office) -> list[bytes]:
         """The bodies that are in the database, in the order in which they were stored."""
-        return [row["body"] for row in self.sql("SELECT body FROM call_events WHERE enterprise = $1 ORDER BY id", office.number)]
+        return [
+            row["body"]
+            for row in self.sql("SELECT body FROM call_events WHERE enterprise = $1 ORDER BY id", office.number)
+        ]
 
     def trace_text(self, office: Office) -> str:
         path = self.work / "call_tracer" / office.number / "events.log"
@@ -534,4 +537,3 @@ def _behind(mark: str, lines: Iterable[str]) -> str:
 
 def _digits(text: str) -> str:
     return re.sub(r"\D", "", text)
-

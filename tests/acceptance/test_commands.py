@@ -8,7 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import DATA, SHIPPED, SUPERUSER, Office, Program, Telegram, is_final, new_office, plugins_toml, scenario, until
+from harness import (
+    DATA,
+    SHIPPED,
+    SUPERUSER,
+    Office,
+    Program,
+    Telegram,
+    is_final,
+    new_office,
+    plugins_toml,
+    scenario,
+    until,
+)
 
 NOTICED_S = 1.0
 
@@ -20,7 +32,10 @@ def test_a_new_enterprise_and_its_chats_are_served_within_a_second(program: Prog
     added = program.cli("enterprise", "add", office.number, "--token", office.token, "--bot-token", office.bot_token)
     since = time.monotonic()
     assert (added.returncode, added.stderr) == (0, "")
-    assert added.stdout == f"enterprise {office.number}: bot {office.bot}. Next: callgram subscriber add {office.number} CHAT_ID\n"
+    assert (
+        added.stdout
+        == f"enterprise {office.number}: bot {office.bot}. Next: callgram subscriber add {office.number} CHAT_ID\n"
+    )
     until(lambda: program.post("new_callerid", {"Token": office.token, **event}).status == 200, "it is known")
     assert time.monotonic() - since < NOTICED_S
 
@@ -42,7 +57,13 @@ def test_the_first_message_of_a_new_bot_comes_within_a_second(program: Program, 
     program.secrets |= {office.token, office.bot_token}
     program.cli("enterprise", "add", office.number, "--token", office.token, "--bot-token", office.bot_token)
     since = time.monotonic()
-    dial = {"Token": office.token, "UniqueId": "1757880002.6", "Phone": "375296254070", "CallType": 0, "Extensions": ["150"]}
+    dial = {
+        "Token": office.token,
+        "UniqueId": "1757880002.6",
+        "Phone": "375296254070",
+        "CallType": 0,
+        "Extensions": ["150"],
+    }
     until(lambda: program.post("dial", dial).status == 200, "it is known")
     until(lambda: telegram.texts(office.bot, SUPERUSER), "the superuser sees the call")
     assert time.monotonic() - since < NOTICED_S + 0.5, "noticed within a second, sent at once"
@@ -129,14 +150,22 @@ def assert_one_line(stderr: str, *parts: str) -> None:
     ("arguments", "parts"),
     [
         pytest.param(["subscriber", "add", "9999", "5"], ["9999"], id="subscriber of an unknown enterprise"),
-        pytest.param(["subscriber", "remove", "9999", "5"], ["9999", "not subscribed"], id="remove from an unknown one"),
+        pytest.param(
+            ["subscriber", "remove", "9999", "5"], ["9999", "not subscribed"], id="remove from an unknown one"
+        ),
         pytest.param(["subscriber", "resume", "9999", "5"], ["9999"], id="resume of an unknown one"),
         pytest.param(["subscriber", "add", "9999", "0"], ["CHAT_ID is 0"], id="chat 0"),
         pytest.param(
             ["enterprise", "add", "9 9", "--token", "t", "--bot-token", "1:a"], ["NUMBER"], id="a number with a space"
         ),
-        pytest.param(["enterprise", "add", "9", "--token", " ", "--bot-token", "1:a"], ["--token"], id="an empty token"),
-        pytest.param(["enterprise", "add", "9", "--token", "t", "--bot-token", "a"], ["--bot-token"], id="a bot token that is none"),
+        pytest.param(
+            ["enterprise", "add", "9", "--token", " ", "--bot-token", "1:a"], ["--token"], id="an empty token"
+        ),
+        pytest.param(
+            ["enterprise", "add", "9", "--token", "t", "--bot-token", "a"],
+            ["--bot-token"],
+            id="a bot token that is none",
+        ),
         pytest.param(["serve", "--roles", "ingest,cook"], ["cook", "ingest, plan, send, sink"], id="an unknown role"),
         pytest.param(["replay", __file__, "--url", "http://127.0.0.1:9"], [], id="a file that is no recording"),
     ],
@@ -159,12 +188,28 @@ def test_a_token_belongs_to_one_enterprise(program: Program, office: Office) -> 
     ("text", "parts"),
     [
         pytest.param("api = 1\n[[plugin]\n", ["not TOML"], id="not TOML"),
-        pytest.param('api = 1\nplugins = []\n[[plugin]]\nname = "start"\n', ["unknown key", "plugins"], id="an unknown key"),
-        pytest.param('api = 1\n[[plugin]]\nname = "start"\nsettings = { hold = 1 }\n', ["start", "unknown key", "hold"], id="an unknown setting"),
-        pytest.param('api = 1\n[[plugin]]\nname = "start"\nsettings = { hold_s = "1" }\n', ["start", "hold_s"], id="a wrong setting"),
+        pytest.param(
+            'api = 1\nplugins = []\n[[plugin]]\nname = "start"\n', ["unknown key", "plugins"], id="an unknown key"
+        ),
+        pytest.param(
+            'api = 1\n[[plugin]]\nname = "start"\nsettings = { hold = 1 }\n',
+            ["start", "unknown key", "hold"],
+            id="an unknown setting",
+        ),
+        pytest.param(
+            'api = 1\n[[plugin]]\nname = "start"\nsettings = { hold_s = "1" }\n',
+            ["start", "hold_s"],
+            id="a wrong setting",
+        ),
         pytest.param('api = 2\n[[plugin]]\nname = "start"\n', ["api = 2"], id="another api"),
-        pytest.param('api = 1\n[[plugin]]\nname = "start"\n[[plugin]]\nname = "start"\n', ["'start'", "twice"], id="a plugin twice"),
-        pytest.param('api = 1\n[defaults]\nzone = "Mars/Base"\n[[plugin]]\nname = "start"\n', ["Mars/Base"], id="an unknown zone"),
+        pytest.param(
+            'api = 1\n[[plugin]]\nname = "start"\n[[plugin]]\nname = "start"\n',
+            ["'start'", "twice"],
+            id="a plugin twice",
+        ),
+        pytest.param(
+            'api = 1\n[defaults]\nzone = "Mars/Base"\n[[plugin]]\nname = "start"\n', ["Mars/Base"], id="an unknown zone"
+        ),
         pytest.param(None, ["cannot-be-read.toml"], id="a file that is not there"),
     ],
 )
@@ -185,8 +230,15 @@ def test_a_wrong_plugins_toml_is_refused_in_one_line(
         pytest.param("CALLGRAM_PORT", "eighty", "CALLGRAM_PORT", id="a port that is no number"),
         pytest.param("CALLGRAM_PORT", "65536", "CALLGRAM_PORT", id="a port that is none"),
         pytest.param("CALLGRAM_SUPERUSER", "@boss", "CALLGRAM_SUPERUSER", id="a superuser by name"),
-        pytest.param("CALLGRAM_DATABASE_URL", "mysql://root:hunter2@db/x", "CALLGRAM_DATABASE_URL", id="another database"),
-        pytest.param("CALLGRAM_DATABASE_URL", "postgresql://root:hunter2@127.0.0.1:9/x", "CALLGRAM_DATABASE_URL", id="no server there"),
+        pytest.param(
+            "CALLGRAM_DATABASE_URL", "mysql://root:hunter2@db/x", "CALLGRAM_DATABASE_URL", id="another database"
+        ),
+        pytest.param(
+            "CALLGRAM_DATABASE_URL",
+            "postgresql://root:hunter2@127.0.0.1:9/x",
+            "CALLGRAM_DATABASE_URL",
+            id="no server there",
+        ),
         pytest.param("CALLGRAM_TELEGRAM_API_URL", "telegram.org", "CALLGRAM_TELEGRAM_API_URL", id="a URL without http"),
         pytest.param("CALLGRAM_PROXY", "ftp://u:hunter2@proxy", "proxy", id="a proxy that is none"),
         pytest.param("CALLGRAM_HOST", "256.0.0.1", "CALLGRAM_HOST", id="a host that is none"),

@@ -21,7 +21,9 @@ def test_equal_channel_ids_at_the_same_time_stay_two_calls(
     epoch = 1757860000
     for name in ("incoming-attended-transfer", "outgoing-from-crm"):
         recording, epoch = scenario(name), epoch + 1
-        program.play([(office, as_new_call(recording, ONE, epoch)), (other_office, as_new_call(recording, OTHER, epoch))])
+        program.play(
+            [(office, as_new_call(recording, ONE, epoch)), (other_office, as_new_call(recording, OTHER, epoch))]
+        )
     program.settled(office, other_office)
     for mine, own, foreign in ((office, ONE, OTHER), (other_office, OTHER, ONE)):
         for chat in (*mine.chats, SUPERUSER):
@@ -42,7 +44,9 @@ def test_two_enterprises_can_share_a_bot_and_its_chats(program: Program, telegra
     second = msgspec.structs.replace(new_office(), bot_token=first.bot_token, chats=first.chats)
     program.add([first, second])
     recording = capture("asterisk22-pjsip/in_answered.agent")
-    program.play([(first, as_new_call(recording, ONE, 1757861000)), (second, as_new_call(recording, OTHER, 1757861000))])
+    program.play(
+        [(first, as_new_call(recording, ONE, 1757861000)), (second, as_new_call(recording, OTHER, 1757861000))]
+    )
     program.settled(first, second)
     for chat in (*first.chats, SUPERUSER):
         texts = telegram.texts(first.bot, chat)

@@ -17,8 +17,18 @@ MANAGER = {
     "CallerIDNum": "151",
     "ConnectedLineNum": "375296254070",
 }
-CLIENT = MANAGER | {"UniqueId": "1757840000.6", "Channel": "SIP/0001363-00000006", "CallerIDNum": "375296254070", "ConnectedLineNum": "151"}
-HANGUP = CALL | {"Extensions": ["151"], "CallStatus": "2", "StartTime": "2025-09-14 12:05:23", "EndTime": "2025-09-14 12:06:01"}
+CLIENT = MANAGER | {
+    "UniqueId": "1757840000.6",
+    "Channel": "SIP/0001363-00000006",
+    "CallerIDNum": "375296254070",
+    "ConnectedLineNum": "151",
+}
+HANGUP = CALL | {
+    "Extensions": ["151"],
+    "CallStatus": "2",
+    "StartTime": "2025-09-14 12:05:23",
+    "EndTime": "2025-09-14 12:06:01",
+}
 
 START = "📞 Входящий звонок\n💰+375 (29) 625-40-70"
 DIAL = f"{START}\n☎️150\n☎️151"
@@ -191,8 +201,15 @@ def test_more_than_four_ringing_phones_fold_into_an_expandable_quote(
 def test_hostile_names_and_numbers_stay_text(program: Program, office: Office, telegram: Telegram) -> None:
     hostile = '<b>151</b> & "x" </a>'
     step(program, office, "dial", CALL | {"Phone": hostile, "Extensions": ["150", hostile]})
-    step(program, office, "hangup", CALL | {"Phone": hostile, "Extensions": [hostile], "Trunk": hostile, "CallStatus": "2"})
-    failed = program.sql("SELECT op, outcome, reason FROM telegram_actions WHERE enterprise = $1 AND outcome <> 'ok'", office.number)
+    step(
+        program,
+        office,
+        "hangup",
+        CALL | {"Phone": hostile, "Extensions": [hostile], "Trunk": hostile, "CallStatus": "2"},
+    )
+    failed = program.sql(
+        "SELECT op, outcome, reason FROM telegram_actions WHERE enterprise = $1 AND outcome <> 'ok'", office.number
+    )
     assert failed == []
     for chat in office.chats:
         (text,) = telegram.texts(office.bot, chat)

@@ -36,7 +36,9 @@ def chat_of(recording: list[Post], program: Program, office: Office, telegram: T
     """
     since = telegram.ask(lambda state: state.truth.last_seq)
     for post in recording:
-        program.tell(office, post.kind, **{name: value for name, value in json.loads(post.body).items() if name != "Token"})
+        program.tell(
+            office, post.kind, **{name: value for name, value in json.loads(post.body).items() if name != "Token"}
+        )
         program.settled(office)
     seen = []
     for chat in office.chats:
@@ -75,7 +77,6 @@ def without(make_program: Callable[..., Program], telegram: Telegram) -> Callabl
 @pytest.fixture(scope="module")
 def with_all(without: Callable[[str], tuple[Program, Seen]]) -> Seen:
     return without("none of them")[1]
-
 
 
 def test_all_of_them_show_every_stage(with_all: Seen) -> None:
@@ -121,7 +122,9 @@ def test_without_start_nothing_is_shown_before_a_phone_rings(
     }
 
 
-def test_without_dial_nothing_is_shown_of_ringing(without: Callable[[str], tuple[Program, Seen]], with_all: Seen) -> None:
+def test_without_dial_nothing_is_shown_of_ringing(
+    without: Callable[[str], tuple[Program, Seen]], with_all: Seen
+) -> None:
     _, seen = without("dial")
     cascade = left(with_all["incoming-cascade"], "dial", "start")
     start = with_all["incoming-cascade"][0]
@@ -131,7 +134,9 @@ def test_without_dial_nothing_is_shown_of_ringing(without: Callable[[str], tuple
     }
 
 
-def test_without_bridge_nothing_is_shown_of_talking(without: Callable[[str], tuple[Program, Seen]], with_all: Seen) -> None:
+def test_without_bridge_nothing_is_shown_of_talking(
+    without: Callable[[str], tuple[Program, Seen]], with_all: Seen
+) -> None:
     _, seen = without("bridge")
     found = changed(seen, with_all)
     assert set(found) == {"incoming-cascade", "outgoing-answered"}
@@ -174,12 +179,22 @@ def test_without_simulator_its_command_is_gone(without: Callable[[str], tuple[Pr
     assert "  simulator" not in program.cli("--help").stdout
 
 
+def test_an_enterprise_can_do_without_plugins_that_others_have(
+    program: Program, special: dict[str, Office], office: Office, telegram: Telegram
+) -> None:
+    """``off`` of plugins.toml: here dial and tracer."""
+    spare = special["spare"]
+    seen = {one.number: chat_of(scenario("outgoing-answered"), program, one, telegram) for one in (spare, office)}
+    assert [(kind, stage) for kind, stage, _ in seen[office.number]][:2] == [("send", "dial"), ("send", "bridge")]
+    assert seen[spare.number] == left(seen[office.number], "dial")
+    assert program.trace(office)
+    assert program.trace_text(spare) == ""
+
+
 def test_without_postgres_the_start_is_refused_with_the_remedy(make_program: Callable[..., Program]) -> None:
     program = make_program(plugins_toml(*[name for name in SHIPPED if name != "postgres"]))
     refused = program.cli("serve")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == (
-        'callgram: no plugin of plugins.toml opens a store; add [[plugin]] name = "postgres"\n'
-    )
+    assert refused.stderr == ('callgram: no plugin of plugins.toml opens a store; add [[plugin]] name = "postgres"\n')
     listed = program.cli("enterprise", "list")
     assert (listed.returncode, listed.stderr) == (1, refused.stderr)

@@ -34,7 +34,9 @@ def refused(program: Program, office: Office, answer: Answer, status: int) -> An
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_event_of_each_kind_is_answered_200_and_stored_as_it_came(program: Program, kind: str, office: Office) -> None:
+def test_an_event_of_each_kind_is_answered_200_and_stored_as_it_came(
+    program: Program, kind: str, office: Office
+) -> None:
     body = json.dumps({"Token": office.token, "BridgeUniqueid": "b", "Новое": ["поле"], **EVENT}).encode()
     answer = program.post(kind, body)
     assert (answer.status, answer.json) == (200, {"ok": True})
@@ -56,7 +58,10 @@ def test_what_is_not_json_is_400(program: Program, office: Office, body: bytes) 
     assert "JSON" in told["error"]
 
 
-@pytest.mark.parametrize("token", [pytest.param("nobody's", id="unknown"), pytest.param("", id="empty"), pytest.param(None, id="none")])
+@pytest.mark.parametrize(
+    "token",
+    [pytest.param("nobody's", id="unknown"), pytest.param("", id="empty"), pytest.param(None, id="none")],
+)
 def test_an_unknown_token_is_403(program: Program, office: Office, token: str | None) -> None:
     body = EVENT | ({} if token is None else {"Token": token})
     told = refused(program, office, program.post("start", body), 403)
@@ -87,7 +92,9 @@ def test_more_than_64_kib_are_413_announced_or_not(program: Program, office: Off
         pytest.param(b'{"Extensions": [["150"]]}', "Extensions", id="a list in a list"),
     ],
 )
-def test_what_is_no_event_is_422_and_the_field_is_named(program: Program, office: Office, body: bytes, field: str) -> None:
+def test_what_is_no_event_is_422_and_the_field_is_named(
+    program: Program, office: Office, body: bytes, field: str
+) -> None:
     told = refused(program, office, program.post("dial", body, ("Token", office.token)), 422)
     assert told.get("field", "").startswith(field)
     assert field in told["error"]
@@ -110,8 +117,8 @@ def test_an_unknown_path_is_404(program: Program, office: Office, path: str) -> 
 def test_numbers_nulls_and_single_values_are_read_as_old_hosts_send_them(
     program: Program, office: Office, telegram: Telegram
 ) -> None:
-    dial = {"UniqueId": 1757840000.6, "Phone": 375296254070, "CallType": "0", "Trunk": 1363, "Extensions": "150", "ExtPhone": None}
-    program.tell(office, "dial", **dial)
+    dial = {"UniqueId": 1757840000.6, "Phone": 375296254070, "CallType": "0", "Trunk": 1363, "Extensions": "150"}
+    program.tell(office, "dial", **dial, ExtPhone=None)
     program.tell(office, "hangup", **dial | {"CallStatus": "", "Extensions": None, "EndTime": 0})
     program.settled(office)
     for chat in office.chats:
@@ -133,7 +140,9 @@ def test_a_wrong_content_type_is_no_reason_to_lose_a_call(program: Program, offi
     assert program.request("POST", "/start", body, form).json == {"ok": True}
 
 
-def test_an_exact_repetition_is_answered_200_and_stored_once(program: Program, office: Office, other_office: Office) -> None:
+def test_an_exact_repetition_is_answered_200_and_stored_once(
+    program: Program, office: Office, other_office: Office
+) -> None:
     body = {"Token": office.token, **EVENT}
     assert program.post("start", body).json == {"ok": True}
     assert program.post("start", body).json == {"ok": True, "repeated": True}
@@ -164,7 +173,9 @@ def test_one_connection_takes_many_events_and_a_refusal_between_them(program: Pr
         return head + (b"Connection: close\r\n" if last else b"") + b"\r\n" + body
 
     bodies = [json.dumps({"Token": office.token, **EVENT, "Place": place}).encode() for place in range(3)]
-    answers = raw(program, request(bodies[0]) + request(b"nonsense") + request(bodies[1]) + request(bodies[2], last=True))
+    answers = raw(
+        program, request(bodies[0]) + request(b"nonsense") + request(bodies[1]) + request(bodies[2], last=True)
+    )
     assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"200", b"400", b"200", b"200"]
     assert program.stored(office) == bodies
 

@@ -51,8 +51,14 @@ def test_every_event_is_there_once_in_the_order_of_its_commit_and_without_the_to
 
 
 def test_hostile_values_neither_break_a_line_nor_change(program: Program, office: Office) -> None:
-    hostile = "a|b\\c\nd\re\u2028f\x07g\"h</b>"
-    event = {"UniqueId": hostile, "Phone": "375296254070", "CallType": 0, "CallerIDName": hostile, "Extensions": ["150"]}
+    hostile = 'a|b\\c\nd\re\u2028f\x07g"h</b>'
+    event = {
+        "UniqueId": hostile,
+        "Phone": "375296254070",
+        "CallType": 0,
+        "CallerIDName": hostile,
+        "Extensions": ["150"],
+    }
     program.tell(office, "dial", **event)
     program.settled(office)
     lines = program.trace(office)
@@ -64,7 +70,9 @@ def test_hostile_values_neither_break_a_line_nor_change(program: Program, office
 
 
 def test_a_body_that_is_not_utf8_is_kept_byte_for_byte(program: Program, office: Office) -> None:
-    body = b'{"Token": "' + office.token.encode() + b'", "UniqueId": "1757840000.6", "CallerIDName": "\xcf\xe0\xf8\xe0"}'
+    body = (
+        b'{"Token": "' + office.token.encode() + b'", "UniqueId": "1757840000.6", "CallerIDName": "\xcf\xe0\xf8\xe0"}'
+    )
     assert program.post("new_callerid", body).status == 200
     (line,) = program.trace(office)
     assert line.body == body.replace(office.token.encode(), b"***")

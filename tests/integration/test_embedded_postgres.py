@@ -22,6 +22,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+import callgram
 from callgram_postgres import account, binaries, cluster, embedded
 from callgram_postgres.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
@@ -59,7 +60,7 @@ class Place:
         self.started: list[subprocess.Popen[str]] = []
 
     def spawn(self, *arguments: str, python: str = sys.executable, path: str = "", **options) -> subprocess.Popen[str]:
-        paths = [path, str(Path(embedded.__file__).parents[1]), str(Path(asyncpg.__file__).parents[1])]
+        paths = [path, *(str(Path(module.__file__ or "").parents[1]) for module in (embedded, callgram, asyncpg))]
         process = subprocess.Popen(
             [python, "-c", PROCESS, str(self.data), *arguments],
             stdin=subprocess.PIPE,

@@ -69,7 +69,10 @@ def _born_with(event: Event, keys: list[str], plan: NumberPlan) -> list[str]:
     """The client of an outgoing leg and the second in which its host made the channel: ``born:<client>:<epoch>``."""
     born = EPOCH.search(event.unique_id)
     client = next((key.rpartition(":")[2] for key in keys if key.startswith("pair:")), "")
-    if event.kind is Kind.HANGUP and event.call_type == 1 and not is_hidden(event.phone):
+    rung = plan.is_extension(peer(event.channel)) and not event.exten
+    if rung or event.call_type == 0:
+        return []
+    if event.kind is Kind.HANGUP and event.call_type == 1:
         client = plan.canonical(event.phone)
     return [f"born:{client}:{born[1]}"] if born and client else []
 
@@ -220,11 +223,12 @@ def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) ->
     if key.startswith("local:"):
         return True
     if key.startswith("pair:"):  # a fragment (bridges only) and the call that it is a part of
-        return (_is_fragment(one) and _is_told(other)) or (_is_told(one) and _is_fragment(other))
+        fragment, call = (one, other) if _is_fragment(one) else (other, one)
+        return _is_fragment(fragment) and _is_told(call) and not _seats(fragment) & _seats(call)
     if key.startswith("mobile:"):
         return _is_mobile(one, plan) != _is_mobile(other, plan)
     if key.startswith("born:"):
-        return _is_fragment(one) or _is_fragment(other)
+        return _are_parts(one, other)
     if key.startswith("channel:"):
         return _are_halves(one, other) or _are_halves(other, one)
     if key.startswith("client:"):
@@ -294,6 +298,24 @@ def _is_inner_leg(facts: Facts) -> bool:
 def _only_inner_ends(facts: Facts) -> bool:
     """Nothing but CallType 2 hangups (and moves): the end of a leg, never the beginning of a call with a client."""
     return bool(facts.hangups) and not facts.starts and not facts.dials and all(h.call_type == 2 for h in facts.hangups)
+
+
+def _are_parts(one: Facts, other: Facts) -> bool:
+    """Of two that were made for one client in one second: neither is told by anything but its legs, or the one that
+    is was there first. Of a leg that nobody talks on it is not known whose it is if it was there before the dial."""
+    if not _is_told(one) and not _is_told(other):
+        return bool(one.moves and other.moves)
+    call, leg = (one, other) if _is_told(one) else (other, one)
+    if _is_told(leg):
+        return False
+    heads = [_order(ring.unique_id) for ring in (*call.dials, *call.hangups)]
+    return bool(leg.moves) or min(map(_order, leg.legs), default=(0, 0)) > min(heads, default=(0, 0))
+
+
+def _seats(facts: Facts) -> set[str]:
+    """The devices that are in a bridge of the call: a second channel of one is of another call."""
+    inside = {move.unique_id for move in facts.moves}
+    return {peer(leg.channel) for uid, leg in facts.legs.items() if uid in inside and not is_local(leg.channel)}
 
 
 def _consults(main: Facts, inner: Facts, extension: str, event: Event, plan: NumberPlan) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
 from callgram.errors import IngestError
 from callgram.events import Event
-from callgram.reading import CallFile, CallFilter, CallPage, Listed, read_page_key, write_page_key
+from callgram.reading import EPOCH, CallFile, CallFilter, CallPage, Listed, read_page_key, write_page_key
 from callgram.testing.memory_data import Database, StoredCall, StoredEvent
 from callgram.trace import Action, Record
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class MemoryReading:
