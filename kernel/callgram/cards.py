@@ -80,7 +80,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """One (call, chat): ``stage`` and ``version`` are wanted, ``shown`` is there. ``due_at`` ``None``: nothing to do.
 
-    ``claimed_stage`` is the stage that a sender with ``claimed_fence`` took in hand and has not reported back.
+    ``claimed_stage`` is the stage that a sender with ``claimed_fence`` took in hand at ``claimed_at`` and has not
+    reported back.
     """
 
     enterprise: str
@@ -96,6 +97,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     shown: tuple[Shown, ...] = ()
     claimed_stage: Stage | None = None
     claimed_fence: int | None = None
+    claimed_at: datetime | None = None
     attempts: int = 0
 
     @property

@@ -49,8 +49,9 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """What a delivery works with. ``monotonic`` seconds are the clock of ``limits``, ``clock`` tells the time of day,
     ``chance`` answers 0 to 1.
 
-    ``holds(bot, fence)`` is asked before each call: a node that was frozen must not write for another's bot. ``report`` hands a Progress to the sender's next transaction; ``sent_ids`` answers ``[(message id, sent at)]`` of what
-    the bot is known to have sent where an orphan would have got its id.
+    ``holds(bot, fence)`` is asked before each call: a node that was frozen must not write for another's bot. ``report``
+    hands a Progress to the sender's next transaction; ``sent_ids`` answers ``[(message id, sent at)]`` of what the bot is
+    known to have sent where an orphan would have got its id.
     """
 
     plugins: Plugins
@@ -127,7 +128,7 @@ class Delivery:
         if not self._claim.ambiguous or stage is None or any(shown.stage is stage for shown in self._card.shown):
             return
         unknown = msgspec.structs.replace(self._card, stage=stage)
-        orphaned = sent(unknown, Message(""), 0, self._ports.clock())
+        orphaned = sent(unknown, Message(""), 0, self._card.claimed_at or self._ports.clock())
         self._card = msgspec.structs.replace(self._card, shown=orphaned.shown)
 
     async def _draw(self) -> Message | None:
@@ -347,13 +348,14 @@ class Delivery:
 
 
 def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list[int]:
-    """The ids that a message lost at ``lost_at`` may have: those nobody accounts for next to it, newest first."""
+    """The ids that a message lost at ``lost_at`` may have: those that nobody accounts for, nearest to its time first.
+
+    Ids and times of sends side by side are only nearly in one order, so neither neighbour is a bound.
+    """
+    if not known:
+        return []
     taken = {message_id for message_id, _ in known}
     before = [message_id for message_id, at in known if at <= lost_at]
-    after = [message_id for message_id, at in known if at > lost_at]
-    if not taken:
-        return []
-    low = max(before, default=min(taken) - MAX_PROBES)
-    high = min((message_id for message_id in after if message_id > low), default=low) + MAX_PROBES
-    free = [message_id for message_id in range(max(1, low + 1), high) if message_id not in taken]
-    return sorted(free[:MAX_PROBES], reverse=True)
+    near = max(before) if before else min(taken)
+    free = (message_id for message_id in range(max(1, min(taken)), max(taken) + MAX_PROBES) if message_id not in taken)
+    return sorted(free, key=lambda message_id: abs(message_id - near))[:MAX_PROBES]

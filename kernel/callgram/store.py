@@ -144,7 +144,8 @@ class ChatLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Store(Reading, Protocol):
-    """See the module, and callgram.reading for what pages and exports read. Implementations start usable (``open_store`` returned them connected and migrated)."""
+    """See the module, and callgram.reading for what pages and exports read. Implementations start usable
+    (``open_store`` returned them connected and migrated)."""
 
     async def close(self) -> None: ...
 

@@ -94,6 +94,7 @@ def read_card(enterprise: str, row: Any) -> Card:
         shown=read_shown(row["shown"]),
         claimed_stage=Stage(claimed) if claimed else None,
         claimed_fence=row["claimed_fence"],
+        claimed_at=row["claimed_at"],
         attempts=row["attempts"],
     )
 

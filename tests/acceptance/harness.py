@@ -257,7 +257,7 @@ class Program:
         """SIGTERM; answers the exit code once it has ended."""
         process, self.process = self.process, None
         assert process is not None
-        self._disconnect()
+        self.disconnect()
         process.send_signal(signal.SIGTERM)
         return process.wait(deadline_s)
 
@@ -267,7 +267,7 @@ class Program:
         assert process is not None
         process.kill()
         process.wait()
-        self._disconnect()
+        self.disconnect()
 
     def close(self) -> None:
         """Stop it, and hold against it what no run may leave: processes, secrets or errors in its log."""
@@ -281,7 +281,7 @@ class Program:
             if self.process is not None:
                 self.process.kill()
                 self.process.wait()
-            self._disconnect()
+            self.disconnect()
             shutil.rmtree(self.base, ignore_errors=True)
 
     def _check_log(self) -> None:
@@ -403,7 +403,8 @@ class Program:
 
         return self._background.run(ask())
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Forget our own connection to the database, which is about to be gone."""
         database, self._database = self._database, None
         if database is not None:
 
@@ -417,7 +418,9 @@ class Program:
         numbers = [office.number for office in offices]
 
         def idle() -> bool:
-            return bool(self.sql(SETTLED, numbers)[0][0])
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # it was killed just now
+                return bool(self.sql(SETTLED, numbers)[0][0])
+            return False
 
         until(idle, "all events are planned and all cards are delivered", deadline_s)
         parked = self.sql("SELECT kind, failed FROM call_events WHERE enterprise = ANY($1) AND failed <> ''", numbers)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 
 from callgram.calls.facts import Facts, fold, merge, opened
-from callgram.calls.story import Direction, is_local, is_mobile_leg, local_pair, peer, tell
+from callgram.calls.story import Call, Direction, is_local, is_mobile_leg, local_pair, peer, tell
 from callgram.events import Event, Kind
 from callgram.numbers import NumberPlan, bare, is_hidden
 
@@ -243,15 +243,16 @@ def _overlap(one: Facts, other: Facts, plan: NumberPlan) -> bool:
     told = tell(first, plan)
     if told.ended_at is None:
         return True
-    return second.first_at <= told.ended_at + GRACE and not _born_after(second, first, told.ended_at)
+    lasted_s = max((told.ended_at - first.first_at).total_seconds(), told.host_lasted_s or 0.0)
+    return second.first_at <= told.ended_at + GRACE and not _born_after(second, first, lasted_s)
 
 
-def _born_after(later: Facts, earlier: Facts, ended_at: datetime) -> bool:
+def _born_after(later: Facts, earlier: Facts, lasted_s: float) -> bool:
     """Every channel of ``later`` was made after ``earlier`` had ended, by the host's own clock (``epoch.counter``)."""
     head, births = _births(earlier), _births(later)
     if not head or not births:
         return False
-    return min(births) - min(head) > (ended_at - earlier.first_at).total_seconds() + 1
+    return min(births) - min(head) > lasted_s + 1
 
 
 def _order(uid: str) -> tuple[int, int]:
@@ -301,15 +302,16 @@ def _only_inner_ends(facts: Facts) -> bool:
 
 
 def _are_parts(one: Facts, other: Facts) -> bool:
-    """Of two that were made for one client in one second: neither is told by anything but its legs, or the one that
-    is was there first. Of a leg that nobody talks on it is not known whose it is if it was there before the dial."""
-    if not _is_told(one) and not _is_told(other):
-        return bool(one.moves and other.moves)
-    call, leg = (one, other) if _is_told(one) else (other, one)
-    if _is_told(leg):
+    """Of two that were made for one client in one second, whether one is nothing but legs of the other. A trunk's leg is
+    made after the channel that dials; a manager's own may come first, where a CRM calls him first."""
+    call, legs = (one, other) if _is_told(one) else (other, one)
+    if _is_told(legs):
         return False
-    heads = [_order(ring.unique_id) for ring in (*call.dials, *call.hangups)]
-    return bool(leg.moves) or min(map(_order, leg.legs), default=(0, 0)) > min(heads, default=(0, 0))
+    if not _is_told(call):
+        return bool(one.moves and other.moves)
+    head = min((_order(ring.unique_id) for ring in (*call.dials, *call.hangups)), default=(0, 0))
+    dialled = [_order(uid) for uid, leg in legs.legs.items() if peer(leg.channel) in {ring.trunk for ring in call.dials}]
+    return bool(legs.moves or dialled) and all(made > head for made in dialled)
 
 
 def _seats(facts: Facts) -> set[str]:
@@ -321,9 +323,16 @@ def _seats(facts: Facts) -> set[str]:
 def _consults(main: Facts, inner: Facts, extension: str, event: Event, plan: NumberPlan) -> bool:
     """``inner`` is an internal call of an extension that talks with somebody outside in ``main``, which goes on."""
     told = tell(main, plan)
-    if told.ended or told.direction is Direction.INTERNAL or not _is_inner(inner, plan):
+    if told.direction is Direction.INTERNAL or not _is_inner(inner, plan):
         return False
-    return _talks(main, extension, event)
+    return _talks(main, extension, event) and (not told.ended or _made_before_end(inner, told))
+
+
+def _made_before_end(inner: Facts, told: Call) -> bool:
+    """By the host's own clock: what it says that the call lasted, counted from when it made the call's channel."""
+    began, births = EPOCH.search(told.unique_id), _births(inner)
+    lasted_s = told.host_lasted_s
+    return bool(began and births and lasted_s) and min(births) - int(began[1] if began else 0) < (lasted_s or 0.0)
 
 
 def _follows(later: Facts, earlier: Facts) -> bool:

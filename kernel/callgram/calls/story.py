@@ -67,6 +67,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     host_end: str
 
     @property
+    def host_lasted_s(self) -> float | None:
+        """How long the call was by the host's clock, ``None`` where it doesn't say or says nonsense."""
+        try:
+            told = datetime.fromisoformat(self.host_end) - datetime.fromisoformat(self.host_start)
+        except (ValueError, TypeError):
+            return None
+        return told.total_seconds() if 0 <= told.total_seconds() < 86_400 else None
+
+    @property
     def result(self) -> Result:
         if not self.ended:
             return Result.LIVE

@@ -17,7 +17,7 @@ from callgram.context import Chat, Directory, Enterprise
 from callgram.errors import ConfigError
 from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress
 from callgram.testing.memory_batch import MemoryBatch
-from callgram.testing.memory_data import Database, Lease, StoredCard
+from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
 from callgram.testing.memory_reading import MemoryReading, read_stored
 from callgram.trace import Action, Op, Record
 
@@ -191,7 +191,8 @@ class MemoryStore(MemoryReading):
         earlier = card.claimed_fence
         stored.ambiguous = earlier is not None and (stored.ambiguous or earlier != fence)
         stage = card.claimed_stage if stored.ambiguous else card.stage
-        stored.change(claimed_stage=stage, claimed_fence=fence, shown=card.shown + stored.gained)
+        at = card.claimed_at if stored.ambiguous else self._clock()
+        stored.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at, shown=card.shown + stored.gained)
         stored.gained = ()
         facts = self._db.calls[card.enterprise, card.call_id].row.facts
         return Claim(card=stored.card, facts=facts, ambiguous=stored.ambiguous)

@@ -14,7 +14,6 @@ from callgram.testing.memory_data import Database, StoredCall, StoredEvent
 from callgram.trace import Action, Record
 
 
-
 class MemoryReading:
     """A part of MemoryStore."""
 

@@ -100,6 +100,7 @@ CREATE TABLE telegram_messages (
     gained jsonb NOT NULL DEFAULT '[]',
     claimed_stage text,
     claimed_fence bigint,
+    claimed_at timestamptz,
     ambiguous boolean NOT NULL DEFAULT false,
     attempts integer NOT NULL DEFAULT 0,
     PRIMARY KEY (part, enterprise, call_id, chat_id)

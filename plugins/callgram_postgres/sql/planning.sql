@@ -82,7 +82,7 @@ WHERE k.part = $1 AND k.enterprise = $2 AND k.key = ANY($3::text[])
 -- name: cards_of
 -- The cards of calls.
 SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at,
-    m.shown || m.gained AS shown, m.claimed_stage, m.claimed_fence, m.attempts
+    m.shown || m.gained AS shown, m.claimed_stage, m.claimed_fence, m.claimed_at, m.attempts
 FROM telegram_messages AS m
 WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = ANY($3::bigint[])
 

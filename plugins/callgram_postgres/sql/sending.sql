@@ -162,6 +162,7 @@ taken AS (
 UPDATE telegram_messages AS m
 SET claimed_stage =
         CASE WHEN m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence) THEN m.claimed_stage ELSE m.stage END,
+    claimed_at = CASE WHEN m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence) THEN m.claimed_at ELSE $5 END,
     claimed_fence = t.fence,
     ambiguous = m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence),
     shown = m.shown || m.gained,
@@ -169,7 +170,7 @@ SET claimed_stage =
 FROM taken AS t
 WHERE m.part = t.part AND m.enterprise = t.enterprise AND m.call_id = t.call_id AND m.chat_id = t.chat_id
 RETURNING m.part, m.enterprise, m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at,
-    m.shown, m.claimed_stage, m.claimed_fence, m.attempts, m.ambiguous
+    m.shown, m.claimed_stage, m.claimed_fence, m.claimed_at, m.attempts, m.ambiguous
 
 -- name: facts_of
 -- The facts of calls. Read behind the claim, so that they are at least as new as the claimed version.

@@ -57,19 +57,8 @@ TOGETHER_S = 1.3  # the second begins while the first rings
 REDIAL_S = 25.0  # the second begins when the first has ended, within GRACE
 
 TOGETHER_GAPS = {
-    # Two calls of one client with the same manager, told apart too late: a leg is given to one of them by its number
-    # pair, and when the bridge that it shares with the other is told, the two calls become one. Exact, as in test_order.
-    *(
-        ("agent", first, "out_answered", later_s)  # the leg is told before its dial, so that the older call takes it
-        for first in OF_ONE_CLIENT["outgoing"]
-        for later_s in (TOGETHER_S, REDIAL_S)
-    ),
-    ("classic", "in_ringgroup", "in_ringgroup", TOGETHER_S),
-    ("classic", "in_ringgroup", "xfer_blind_dtmf", TOGETHER_S),
-    ("classic", "in_ringgroup", "xfer_blind_dtmf", REDIAL_S),
-    ("classic", "xfer_blind_dtmf", "in_ringgroup", TOGETHER_S),
-    ("classic", "xfer_blind_dtmf", "xfer_blind_dtmf", TOGETHER_S),
-    ("classic", "xfer_blind_dtmf", "xfer_blind_dtmf", REDIAL_S),
+    # Two calls of one client with the same manager, who transfers both to the same colleague: the consultation leg of
+    # one is given to the other by its number pair, before the bridge that tells. Exact, as in test_order.
     ("classic", "xfer_attended_dtmf", "xfer_blind_dtmf", TOGETHER_S),
     ("classic", "xfer_attended_dtmf", "xfer_attended_dtmf", TOGETHER_S),
 }

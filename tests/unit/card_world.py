@@ -1,0 +1,502 @@
+"""The world in which the card protocol is tried: a Telegram that goes wrong, nodes that die, a clock that is told.
+
+No event loop: a delivery is a coroutine that stops at each request and each pause, and goes on when the world says so.
+That makes every interleaving of planner, nodes, Telegram and time reachable, and ten thousand steps a second possible.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import Counter
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from callgram import Call, Chat, Context, Message, Stage, hookimpl
+from callgram.calls.facts import Facts
+from callgram.cards import Urgency
+from callgram.context import Directory, Enterprise, Mode, Secret
+from callgram.delivery import Delivery, Ports
+from callgram.events import Kind as EventKind
+from callgram.loader import Plugins, adopt
+from callgram.settings import CallSettings, PluginEntry, PluginsFile
+from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
+from callgram.telegram.limits import Limits, LimitSettings
+from callgram.telegram.outcome import Kind, Outcome, Reason
+from callgram.testing.memory import MemoryStore
+from callgram.trace import Op
+
+BEGAN = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
+NUMBER, BOT = "0367", 700
+CHATS = (41, 42, -1_001_000_000_007)
+"""Two persons, who share the bot's message counter, and a supergroup, which has its own."""
+LIMITS = LimitSettings(private_per_s=1.0, private_burst=3, group_per_min=60, group_burst=3, bot_per_s=5)
+LEASE_S = 6.0
+TOO_OLD = timedelta(hours=48)
+OK = Outcome(kind=Kind.OK, reason=Reason.OK)
+SERVER = Outcome(kind=Kind.SERVER, reason=Reason.SERVER)
+LOST = Outcome(kind=Kind.AMBIGUOUS, reason=Reason.AMBIGUOUS)
+NOT_SENT = Outcome(kind=Kind.NOT_SENT, reason=Reason.NOT_SENT)
+GONE = Outcome(kind=Kind.REJECTED, reason=Reason.GONE)
+DONE = Outcome(kind=Kind.OK, reason=Reason.DONE_ALREADY)
+DEAD = Outcome(kind=Kind.REJECTED, reason=Reason.CHAT_DEAD, description="Forbidden: bot was blocked by the user")
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that never suspends, as all of the memory store's are."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits for something")
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    chat: int
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pause:
+    until: datetime
+
+
+@types.coroutine
+def _yielded(what: Request | Pause) -> Generator[Any, Any, Any]:
+    return (yield what)
+
+
+class _Draw:
+    """The only plugin: a message says whose state it shows, and how new that is."""
+
+    @hookimpl
+    async def render_message(self, ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+        return Message(f"{call.id} {stage} {call.version}")
+
+
+def read(text: str) -> tuple[int, int]:
+    """The call and the version that a message shows."""
+    call, _, version = text.split()
+    return int(call), int(version)
+
+
+@dataclass
+class Shown:
+    text: str
+    at: datetime
+    ours: bool = True
+
+
+class Telegram:
+    """What is in the chats. ``execute`` does what the Bot API would, now; whether anybody hears of it is the world's."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.chats: dict[int, dict[int, Shown]] = {chat: {} for chat in CHATS}
+        self.newest: Counter[tuple[int, int]] = Counter()
+        self.blocked: set[int] = set()
+        self._last = dict.fromkeys(CHATS, 0) | {0: 0}
+
+    def new_id(self, chat: int) -> int:
+        counter = 0 if chat > 0 else chat
+        self._last[counter] += 1
+        return self._last[counter]
+
+    def execute(self, request: Request) -> Outcome:
+        shown, now = self.chats[request.chat], self._world.now
+        match request.method:
+            case "sendMessage":
+                if request.chat in self.blocked:
+                    return DEAD
+                message_id = self.new_id(request.chat)
+                shown[message_id] = Shown(request.payload["text"], now)
+                self._saw(request)
+                return Outcome(kind=Kind.OK, reason=Reason.OK, message_id=message_id)
+            case "editMessageText" | "editMessageReplyMarkup":
+                message = shown.get(request.payload["message_id"])
+                if message is None:
+                    return GONE
+                if not message.ours:
+                    return Outcome(kind=Kind.REJECTED, reason=Reason.NOT_EDITABLE)
+                text = request.payload.get("text", message.text)
+                if text == message.text:
+                    return DONE
+                self._world.check_edit(message.text, text)
+                message.text = text
+                self._saw(request)
+                return OK
+        wanted = request.payload.get("message_ids") or [request.payload["message_id"]]
+        if any(one in shown and now - shown[one].at > TOO_OLD for one in wanted):
+            return Outcome(kind=Kind.REJECTED, reason=Reason.TOO_OLD)
+        there = [shown.pop(one) for one in wanted if one in shown]
+        together = request.method == "deleteMessages"
+        return OK if there or together else Outcome(kind=Kind.OK, reason=Reason.GONE)
+
+    def _saw(self, request: Request) -> None:
+        text = request.payload["text"]
+        if len(text.split()) == 3:
+            call, version = read(text)
+            self.newest[request.chat, call] = max(self.newest[request.chat, call], version)
+
+
+@dataclass
+class Job:
+    """One delivery under way. ``waiting`` is what it wants; ``answer`` came while its node was frozen."""
+
+    work: Coroutine[Any, Any, None]
+    waiting: Request | Pause | None = None
+    answer: Outcome | None = None
+
+
+class Node:
+    """A process that sends. ``lease`` and ``turn`` do what callgram.sender does around the same Delivery."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world, self.name = world, name
+        self.store = world.store.another_process()
+        self.limits = Limits(LIMITS)
+        self.leases: dict[int, int] = {}
+        self.leased_until = -1.0
+        self.finished: list[Progress] = []
+        self.jobs: dict[tuple[int, int], Job] = {}
+        self.frozen = False
+        self.ports = Ports(
+            plugins=world.plugins,
+            directory=lambda: world.directory,
+            session=self,
+            limits=self.limits,
+            clock=lambda: world.now,
+            monotonic=world.seconds,
+            chance=lambda: 0.5,
+            holds=lambda bot, fence: self.leases.get(bot) == fence and world.seconds() < self.leased_until,
+            report=self.finished.append,
+            limit_chat=self.store.limit_chat,
+            move_chat=self.store.move_chat,
+            sent_ids=self.store.sent_ids,
+            sleep=self._sleep,
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        await _yielded(Pause(self._world.now + timedelta(seconds=seconds)))
+
+    async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
+        request = Request(method, payload["chat_id"], payload)
+        self._world.check_issued(request)
+        outcome: Outcome = await _yielded(request)
+        return outcome
+
+    def lease(self) -> None:
+        held = dict(run(self.store.hold_leases(self.name, [BOT], ttl_s=LEASE_S)))
+        for bot in held.keys() - self.leases.keys():
+            self.limits.start_bot(bot, self._world.seconds(), empty=held[bot] > 1)
+        for bot in self.leases.keys() - held.keys():
+            self.limits.stop_bot(bot)
+        self.leases, self.leased_until = held, self._world.seconds() + LEASE_S - 1.0
+
+    def turn(self, fault: str = "") -> None:
+        """``fault``: the transaction fails before it is committed, or its answer is lost after it."""
+        if fault == "before":
+            return
+        seconds = self._world.seconds()
+        blocked = self.limits.blocked(seconds)
+        closed = {bot for bot, chat in blocked if chat == 0}
+        usable = seconds < self.leased_until
+        leases = {bot: fence for bot, fence in self.leases.items() if bot not in closed} if usable else {}
+        busy = [*self.jobs, *(pair for pair in blocked if pair[1] != 0)]
+        given = list(self.finished)
+        claims = run(self.store.exchange(given, leases=leases, busy=busy, limit=256, now=self._world.now))
+        if fault == "after":
+            self._world.repeated = True
+            return
+        self.finished.clear()
+        for progress in given:
+            if progress.released:
+                self.jobs.pop((progress.bot_id, progress.chat_id), None)
+        for claim in claims:
+            fence = self.leases[BOT]
+            job = Job(Delivery(self.ports, claim, fence, Secret("700:x")).deliver())
+            self.jobs[BOT, claim.card.chat_id] = job
+            self.go_on(job)
+
+    def go_on(self, job: Job, value: Any = None) -> None:
+        try:
+            job.waiting = job.work.send(value)
+        except StopIteration:
+            job.waiting = None
+
+    def resume(self) -> None:
+        """Let go on what has paused long enough, and what was answered while the node was frozen."""
+        for job in list(self.jobs.values()):
+            if isinstance(job.waiting, Pause) and job.waiting.until <= self._world.now:
+                self.go_on(job)
+            elif job.answer is not None:
+                answer, job.answer = job.answer, None
+                self.go_on(job, answer)
+
+    def asking(self) -> list[Job]:
+        return [job for job in self.jobs.values() if isinstance(job.waiting, Request) and job.answer is None]
+
+    def hear(self, job: Job, outcome: Outcome) -> None:
+        job.answer = outcome
+        if not self.frozen:
+            self.resume()
+
+    def die(self) -> None:
+        for job in self.jobs.values():
+            job.work.close()
+
+
+@dataclass
+class Told:
+    """What the planner last said about a call."""
+
+    version: int
+    stage: Stage
+    into: int = 0
+
+
+@dataclass
+class World:
+    """Everything, and what must hold in it. Violations are AssertionErrors."""
+
+    policy: str = "resend"
+    mode: Mode = "replace"
+    now: datetime = BEGAN
+    calls: dict[int, Told] = field(default_factory=dict)
+    late: list[tuple[datetime, Request]] = field(default_factory=list)
+    lost: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """``{(chat, call): sends that were executed without an answer}``"""
+    repeated: bool = False
+    old: bool = False
+    """Some time 48 hours passed: what cannot be deleted stays, with its last words."""
+
+    def __post_init__(self) -> None:
+        file = PluginsFile(
+            api=1, plugin=(PluginEntry(name="draw"),), defaults=CallSettings(ambiguous=self.policy)  # type: ignore[arg-type]
+        )
+        self.plugins = Plugins(file, [adopt("draw", _Draw, {})], lambda outcome: None)
+        enterprise = Enterprise(number=NUMBER, token=Secret("t"), bot_token=Secret("700:x"))
+        chats = tuple(Chat(id=chat) for chat in CHATS)
+        self.directory = Directory(mark="1", enterprises={NUMBER: enterprise}, chats={NUMBER: chats})
+        self.store = MemoryStore(lambda: self.now)
+        self.telegram = Telegram(self)
+        self.issued: list[tuple[float, int]] = []
+        self.confirmed: list[tuple[Op, int, int]] = []
+        self._names = count(1)
+        self.nodes = [self.new_node(), self.new_node()]
+
+    def seconds(self) -> float:
+        return (self.now - BEGAN).total_seconds() + 1000.0
+
+    def new_node(self) -> Node:
+        return Node(self, f"node-{next(self._names)}")
+
+    def root(self, call: int) -> int:
+        while into := self.calls[call].into:
+            call = into
+        return call
+
+    # What happens
+
+    def plan(self, call: int, stage: Stage, absorbed: int = 0) -> None:
+        """The planner commits a new state of ``call`` (0: a new one) for every chat."""
+        body = f'{{"Token":"t","UniqueId":"{next(self._names)}.1","Phone":"+375296254070"}}'.encode()
+        event = NewEvent(
+            enterprise=NUMBER,
+            kind=EventKind.START,
+            unique_id="1.1",
+            received_at=self.now,
+            digest=body,
+            repeat_s=0.0,
+            body=body,
+        )
+        run(self.store.append([event]))
+        run(self._plan(call, stage, absorbed))
+
+    async def _plan(self, call: int, stage: Stage, absorbed: int) -> None:
+        async with self.store.plan(now=self.now, limit=10) as batch:
+            assert batch is not None
+            call = call or batch.events[0].id
+            told = self.calls.setdefault(call, Told(0, stage))
+            told.version += 1 + (self.calls[absorbed].version if absorbed else 0)
+            told.stage = stage
+            if absorbed:
+                self.calls[absorbed].into = call
+            facts = Facts(id=call, enterprise=NUMBER, version=told.version, first_at=self.now, last_at=self.now)
+            known = CallRow(facts=facts, unique_id=str(call), started_at=self.now, ended_at=None, timer_at=None)
+            await batch.commit(
+                Planned(
+                    calls=[known],
+                    absorbed={absorbed: call} if absorbed else {},
+                    cards=[self._card(call, chat, told) for chat in CHATS],
+                    done={event.id: call for event in batch.events},
+                )
+            )
+
+    def _card(self, call: int, chat: int, told: Told) -> CardRow:
+        return CardRow(
+            call_id=call,
+            chat_id=chat,
+            bot_id=BOT,
+            stage=told.stage,
+            replaces=frozenset(stage for stage in Stage if stage.rank < told.stage.rank),
+            version=told.version,
+            mode=self.mode,
+            urgency=Urgency.LIVE,
+            due_at=self.now + timedelta(seconds=1.0 if told.stage is Stage.START else 0.0),
+        )
+
+    def answer(self, node: Node, job: Job, how: str) -> None:
+        """Telegram, or the way to it, answers ``how``."""
+        request = job.waiting
+        assert isinstance(request, Request)
+        is_send = request.method == "sendMessage"
+        broken = LOST if is_send else SERVER
+        match how:
+            case "executed, unheard":
+                outcome = self._unheard(request, broken)
+            case "late":
+                self.late.append((self.now + timedelta(seconds=7), request))
+                outcome = broken
+            case "broken":
+                outcome = broken
+            case "flood":
+                outcome = Outcome(kind=Kind.FLOOD, reason=Reason.FLOOD, retry_after_s=7.0)
+            case "shutdown" if is_send:
+                outcome = Outcome(kind=Kind.AMBIGUOUS, reason=Reason.FLOOD, retry_after_s=5.0)
+            case "not sent":
+                outcome = NOT_SENT
+            case _:
+                outcome = self.telegram.execute(request)
+                if outcome.kind is Kind.OK and is_send:
+                    self.confirmed.append((Op.SEND, request.chat, outcome.message_id))
+        node.hear(job, outcome)
+
+    def _unheard(self, request: Request, broken: Outcome) -> Outcome:
+        """Executed, but nobody hears of it. A deletion that is refused stays refused."""
+        outcome = self.telegram.execute(request)
+        if request.method == "sendMessage" and outcome.ok:
+            self.lost[request.chat, read(request.payload["text"])[0]] += 1
+        return broken if outcome.ok else outcome
+
+    def tick(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        for item in [item for item in self.late if item[0] <= self.now]:
+            self.late.remove(item)
+            self._unheard(item[1], LOST)
+        for node in self.nodes:
+            if not node.frozen:
+                node.resume()
+
+    def kill(self, node: Node, executed: bool) -> None:
+        """The node dies with what it has in flight; another process of a new name starts."""
+        for job in node.asking():
+            if executed:
+                assert isinstance(job.waiting, Request)
+                self._unheard(job.waiting, LOST)
+        unreported = {action.message_id for one in node.finished for action in one.actions}
+        self.confirmed = [one for one in self.confirmed if one[2] not in unreported]
+        for job in node.jobs.values():
+            if job.answer is not None and job.answer.message_id:
+                self.confirmed = [one for one in self.confirmed if one[2] != job.answer.message_id]
+        self._forget_unreported(node)
+        node.die()
+        self.nodes[self.nodes.index(node)] = self.new_node()
+
+    def _forget_unreported(self, node: Node) -> None:
+        """What a dead node was told and had not written down is a send without an answer for everybody else."""
+        traced = {(one.chat_id, one.message_id) for one in self.store._db.actions if one.op is Op.SEND}
+        for _, chat, message_id in self.confirmed:
+            message = self.telegram.chats[chat].get(message_id)
+            if (chat, message_id) not in traced and message and (BOT, chat) in node.jobs:
+                self.lost[chat, read(message.text)[0]] += 1
+        self.confirmed = [one for one in self.confirmed if (one[1], one[2]) in traced or (BOT, one[1]) not in node.jobs]
+
+    # What must hold
+
+    def check_issued(self, request: Request) -> None:
+        """Asked of each request as it leaves: it is not older than what the chat showed, and within the budgets."""
+        text = request.payload.get("text", "")
+        if len(text.split()) == 3:
+            call, version = read(text)
+            newest = self.telegram.newest[request.chat, call]
+            assert version >= newest, f"{text!r} goes out after version {newest} was shown"
+        if request.method.startswith("delete"):
+            return
+        now = self.seconds()
+        self.issued.append((now, request.chat))
+        for window, most in ((1.0, LIMITS.bot_per_s),):
+            recent = [at for at, _ in self.issued if at > now - window]
+            assert len(recent) <= most, f"{len(recent)} calls of the bot within {window} s"
+        for window in (1.0, 10.0):
+            own = [at for at, chat in self.issued if chat == request.chat and at > now - window]
+            most = LIMITS.private_burst + window + 1
+            assert len(own) <= most, f"{len(own)} calls to chat {request.chat} within {window} s"
+        del self.issued[:-200]
+
+    def check_edit(self, old: str, new: str) -> None:
+        if len(new.split()) == 3 and len(old.split()) == 3 and read(old)[0] == read(new)[0]:
+            assert read(new)[1] >= read(old)[1], f"{old!r} was overwritten by {new!r}"
+
+    def settle(self) -> None:
+        """Everybody is well again and every call ends; then each chat must show each call's end, once."""
+        for call in [call for call, told in self.calls.items() if not told.into]:
+            self.plan(call, Stage.HANGUP)
+        for chat in list(self.telegram.blocked):
+            self.telegram.blocked.discard(chat)
+        for chat in CHATS:
+            run(self.store.lift_limit(BOT, chat))
+        for node in self.nodes:
+            node.frozen = False
+            node.resume()
+        for turn in range(600):
+            self._turn_well()
+            self.tick(0.5 if turn < 200 else 5.0)
+            if not any(node.jobs or node.finished for node in self.nodes) and not self.late and self._idle():
+                break
+        else:
+            raise AssertionError("it does not come to rest")
+        for call, told in self.calls.items():
+            if not told.into:
+                for chat in CHATS:
+                    self.check_chat(chat, call, told)
+        self.check_trace()
+
+    def _turn_well(self) -> None:
+        for node in self.nodes:
+            node.lease()
+            node.turn()
+            while node.asking():
+                for job in node.asking():
+                    self.answer(node, job, "well")
+            node.turn()
+
+    def _idle(self) -> bool:
+        return all(stored.card.due_at is None for stored in self.store._db.cards.values())
+
+    def check_chat(self, chat: int, call: int, told: Told) -> None:
+        group = {one for one in self.calls if self.root(one) == call}
+        there = {
+            message_id: message.text
+            for message_id, message in self.telegram.chats[chat].items()
+            if message.ours and len(message.text.split()) == 3 and read(message.text)[0] in group
+        }
+        wanted = f"{call} {told.stage} {told.version}"
+        lost = sum(self.lost[chat, one] for one in group)
+        texts = list(there.values())
+        assert wanted in texts, f"chat {chat} shows {there} instead of {wanted!r}"
+        assert len(texts) <= 1 + lost, f"chat {chat} shows {there}; {lost} sends were lost"
+        assert len(texts) == 1 or self.old, f"chat {chat} shows {there}: the lost ones were not cleaned"
+
+    def check_trace(self) -> None:
+        """Every send that was answered is in the trace, once."""
+        sent = Counter(
+            (one.chat_id, one.message_id) for one in self.store._db.actions if one.op is Op.SEND and one.executed
+        )
+        for _, chat, message_id in self.confirmed:
+            times = sent[chat, message_id]
+            assert times == 1 or (self.repeated and times), f"message {message_id} is {times} times in the trace"
