@@ -5,11 +5,11 @@ a server or a client: ``import callgram`` is cheap.
 """
 
 from callgram import lines
-from callgram.calls.story import Call, Direction, Result
+from callgram.calls.story import Call, Cause, Direction, Result
 from callgram.cards import Message, Plan, Stage
 from callgram.context import Chat, Context, Enterprise, Secret
 from callgram.errors import CallgramError, ConfigError, PluginError, StoreError
-from callgram.events import Event, Kind
+from callgram.events import Enrichment, Event, History, Kind
 from callgram.hooks import API_VERSION, hookimpl
 from callgram.store import Store
 from callgram.text import catalogue, clock, duration, escape, html_lines, one_line, phone
@@ -22,12 +22,15 @@ __all__ = [
     "Action",
     "Call",
     "CallgramError",
+    "Cause",
     "Chat",
     "ConfigError",
     "Context",
     "Direction",
+    "Enrichment",
     "Enterprise",
     "Event",
+    "History",
     "Kind",
     "Message",
     "Op",

@@ -200,8 +200,12 @@ def gone(card: Card, *message_ids: int) -> Card:
 
 
 def found(card: Card, orphan: Shown, message_id: int | None) -> Card:
-    """The card once the search for ``orphan`` is over: adopted under its id, or forgotten (``None``)."""
+    """The card once the search for ``orphan`` is over: adopted under its id, or forgotten (``None``).
+
+    What an adopted message says is not known, it may be another call's orphan: it is edited before it counts as current.
+    """
     shown = list(card.shown)
     at = shown.index(orphan)
-    shown[at : at + 1] = [msgspec.structs.replace(orphan, message_id=message_id)] if message_id else []
+    adopted = msgspec.structs.replace(orphan, message_id=message_id, digest="") if message_id else None
+    shown[at : at + 1] = [adopted] if adopted else []
     return msgspec.structs.replace(card, shown=tuple(shown))

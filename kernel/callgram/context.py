@@ -37,11 +37,13 @@ class Secret:
 
 
 class Locale(msgspec.Struct, frozen=True, kw_only=True):
-    """How an enterprise reads: language of the messages, IANA zone of its clock, its number plan."""
+    """How an enterprise reads: language of the messages, IANA zone of its clock, its number plan, and from how many
+    seconds on a hangup counts as late."""
 
     language: str = "ru"
     zone: str = "Europe/Minsk"
     plan: NumberPlan = NumberPlan()
+    late_after_s: float = 120.0
 
     @property
     def tz(self) -> tzinfo:

@@ -21,6 +21,7 @@ from callgram.cards import (
     Nothing,
     Search,
     Send,
+    Shown,
     Stage,
     edited,
     found,
@@ -125,7 +126,12 @@ class Delivery:
     def _take_over(self) -> None:
         """An earlier owner had this card in hand and never reported: had it no such message, its send may be an orphan."""
         stage = self._card.claimed_stage
-        if not self._claim.ambiguous or stage is None or any(shown.stage is stage for shown in self._card.shown):
+        if not self._claim.ambiguous or stage is None:
+            return
+        known = [shown for shown in self._card.shown if not shown.is_orphan and shown.stage is stage]
+        if known:
+            if stage is not self._card.stage:  # else the edit is made again, and traced then
+                self._note_lost_edit(known[-1])
             return
         unknown = msgspec.structs.replace(self._card, stage=stage)
         orphaned = sent(unknown, Message(""), 0, self._card.claimed_at or self._ports.clock())
@@ -151,7 +157,20 @@ class Delivery:
             }
 
         answer = await ports.plugins.dispatcher.first("render_message", ports.plugins.enabled(number), arguments)
-        return answer.value if answer and isinstance(answer.value, Message) else None
+        if answer is None or not isinstance(answer.value, Message):
+            return None
+        message = answer.value
+        enabled = ports.plugins.enabled(number)
+        for plugin in ports.plugins.dispatcher.plugins("decorate_message"):
+            if plugin not in enabled:
+                continue
+            given = message
+            added = await ports.plugins.dispatcher.first(
+                "decorate_message", (plugin,), lambda name: arguments(name) | {"message": given}
+            )
+            if added is not None and isinstance(added.value, Message):
+                message = added.value
+        return message
 
     # Steps: each answers None to go on, or how long to wait
 
@@ -224,7 +243,11 @@ class Delivery:
             return _Wait(SETTLE_S - age, failed=False)
         known = await self._ports.sent_ids(self._card.bot_id, self._card.chat_id, orphan.sent_at)
         hit = None
-        for message_id in candidates(known, orphan.sent_at):
+        if not known and not any(shown.message_id for shown in self._card.shown):
+            self._search_first = False  # no neighbour to look beside: it is sent again, and then the lost one is looked for
+            return None
+        own = [(shown.message_id, shown.sent_at) for shown in self._card.shown if not shown.is_orphan]  # not all reported
+        for message_id in candidates([*known, *own], orphan.sent_at):
             wait = await self._budget()
             if wait:
                 return wait
@@ -245,12 +268,12 @@ class Delivery:
         ready = limits.ready_at(bot, chat, now)
         while now < ready <= now + PATIENCE_S:
             await self._ports.sleep(ready - now)
-            if not self._holds():
-                return _Wait(0.0, failed=False)
             now = self._ports.monotonic()
             ready = limits.ready_at(bot, chat, now)
         if ready > now:
             return _Wait(ready - now, failed=False)
+        if not self._holds():
+            return _Wait(0.0, failed=False)
         limits.take(bot, chat, now)
         return None
 
@@ -323,6 +346,24 @@ class Delivery:
             )
         )
 
+    def _note_lost_edit(self, shown: Shown) -> None:
+        """The earlier owner may have edited this message; nobody will ask again, the call has moved on."""
+        self._actions.append(
+            Action(
+                at=self._card.claimed_at or self._ports.clock(),
+                enterprise=self._card.enterprise,
+                call_id=self._card.call_id,
+                unique_id=self._call.unique_id,
+                chat_id=self._card.chat_id,
+                bot_id=self._card.bot_id,
+                stage=shown.stage,
+                op=Op.EDIT,
+                message_id=shown.message_id,
+                outcome=str(Kind.AMBIGUOUS),
+                reason="in hand when its sender ended; an answer was lost",
+            )
+        )
+
     def _report(self, wait: _Wait | None) -> None:
         """Hand over what was done so far; ``None`` keeps the card in hand."""
         retry_at = None
@@ -339,6 +380,7 @@ class Delivery:
                 fence=self._fence,
                 version=card.version,
                 shown=card.shown,
+                seen=tuple(shown.message_id for shown in self._claim.card.shown),
                 actions=actions,
                 released=wait is not None,
                 retry_at=retry_at,
@@ -357,5 +399,6 @@ def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list
     taken = {message_id for message_id, _ in known}
     before = [message_id for message_id, at in known if at <= lost_at]
     near = max(before) if before else min(taken)
-    free = (message_id for message_id in range(max(1, min(taken)), max(taken) + MAX_PROBES) if message_id not in taken)
+    ids = range(max(1, min(taken) - MAX_PROBES), max(taken) + MAX_PROBES)
+    free = (message_id for message_id in ids if message_id not in taken)
     return sorted(free, key=lambda message_id: abs(message_id - near))[:MAX_PROBES]

@@ -59,6 +59,7 @@ class Dispatcher:
     def __init__(self, implementations: list[Implementation], publish: Callable[[Outcome], None]) -> None:
         self._publish = publish
         self._of: dict[str, list[Implementation]] = {}
+        self._orders: dict[tuple[str, tuple[str, ...]], list[Implementation]] = {}
         for implementation in sorted(implementations, key=lambda one: one.last):  # stable: call order within each half
             self._of.setdefault(implementation.hook, []).append(implementation)
 
@@ -70,6 +71,7 @@ class Dispatcher:
         """Never ask ``plugin`` again."""
         for hook, known in self._of.items():
             self._of[hook] = [one for one in known if one.plugin != plugin]
+        self._orders.clear()
 
     async def first(
         self, hook: str, plugins: tuple[str, ...], arguments: Callable[[str], dict[str, Any]]
@@ -89,8 +91,11 @@ class Dispatcher:
 
     def _asked(self, hook: str, plugins: tuple[str, ...]) -> list[Implementation]:
         """File order within each of the two halves (ordinary, trylast), as the enterprise's list of plugins has it."""
-        known = [one for one in self._of.get(hook, ()) if one.plugin in plugins]
-        return sorted(known, key=lambda one: (one.last, plugins.index(one.plugin)))
+        order = self._orders.get((hook, plugins))
+        if order is None:
+            known = [one for one in self._of.get(hook, ()) if one.plugin in plugins]
+            order = self._orders[hook, plugins] = sorted(known, key=lambda one: (one.last, plugins.index(one.plugin)))
+        return order
 
     async def _call(self, one: Implementation, arguments: dict[str, Any]) -> Outcome:
         began = time.perf_counter()

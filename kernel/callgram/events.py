@@ -30,10 +30,31 @@ class Kind(StrEnum):
     BRIDGE_LEAVE = "bridge_leave"
     BRIDGE_DESTROY = "bridge_destroy"
     NEW_CALLERID = "new_callerid"
+    RECORDING = "recording"
     TIMER = "timer"  # ours: a call's own clock ran out (ghost rule, a leg that ended alone); never posted
+    NAMES = "names"  # ours: what the plugins found out about a call (enrich_call); never posted
 
 
-POSTED = tuple(kind for kind in Kind if kind is not Kind.TIMER)
+OURS = frozenset({Kind.TIMER, Kind.NAMES})
+POSTED = tuple(kind for kind in Kind if kind not in OURS)
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Earlier calls with the same client, as far as the store keeps them: how many, when the last began (aware UTC),
+    and whether somebody answered it."""
+
+    n_calls: int
+    last_at: datetime
+    last_answered: bool
+
+
+class Enrichment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What plugins found out about a call. ``names`` is ``{number: name}``: a client in canonical form, an extension, a
+    line; ``recording`` is a link that people may follow."""
+
+    names: dict[str, str] = {}
+    history: History | None = None
+    recording: str = ""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +89,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     end_time: str = ""
     cause: str = ""
     cause_text: str = ""
+    dial_status: str = ""
+    recording: str = ""
+    found: Enrichment | None = None
     raw: bytes = b"{}"
 
 
@@ -99,8 +123,12 @@ class _Wire(msgspec.Struct, rename="pascal"):
     cause: Scalar = None
     hangup_cause: Scalar = None
     cause_txt: Scalar = None
+    dial_status: Scalar = None
+    recording: Scalar = None
+    url: Scalar = None
 
 
+_decode_found = msgspec.json.Decoder(Enrichment).decode
 _decode = msgspec.json.Decoder(_Wire).decode
 _decode_any = msgspec.json.Decoder().decode
 _LONE_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -208,6 +236,9 @@ def to_event(
         end_time=text_of(wire.end_time),
         cause=text_of(wire.cause) or text_of(wire.hangup_cause),
         cause_text=text_of(wire.cause_txt),
+        dial_status=text_of(wire.dial_status).upper(),
+        recording=text_of(wire.url) or text_of(wire.recording),
+        found=_decode_found(body) if kind is Kind.NAMES else None,
         raw=body,
     )
 

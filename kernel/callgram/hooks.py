@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from callgram.calls.story import Call
     from callgram.cards import Message, Plan, Stage
     from callgram.context import Chat, Context
-    from callgram.events import Event
+    from callgram.events import Enrichment, Event
     from callgram.store import Store
     from callgram.trace import Action
 
@@ -48,6 +48,15 @@ async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> 
 
 
 @hookspec
+async def decorate_message(ctx: Context, call: Call, stage: Stage, chat: Chat, message: Message) -> Message | None:
+    """Answer ``message`` with something added (a button, as a rule), or ``None`` to leave it as it is.
+
+    Deciding, all plugins asked in turn; each gets what the one before it answered. Called after ``render_message``, with
+    its answer. Pure, and the same answer for the same arguments: another answer is another message, and an edit.
+    """
+
+
+@hookspec
 async def on_event(ctx: Context, event: Event) -> None:
     """An event was stored. Observing: called after its commit, in commit order, at least once.
 
@@ -65,11 +74,13 @@ async def on_telegram_action(ctx: Context, action: Action) -> None:
 
 
 @hookspec
-async def enrich_call(ctx: Context, call: Call) -> dict[str, str] | None:
-    """Answer names for the numbers of ``call`` (``{"375296254070": "Иванов Иван"}``), or ``None``.
+async def enrich_call(ctx: Context, call: Call) -> Enrichment | dict[str, str] | None:
+    """Answer what you know about the parties of ``call``: an ``Enrichment``, or the bare names
+    (``{"375296254070": "Иванов Иван"}``), or ``None``.
 
-    Deciding, all plugins asked, answers merged, the first plugin's name of a number wins. Called outside of any
-    transaction with a deadline; I/O is welcome. Never delays a first message: what is found is edited in.
+    Deciding, all plugins asked, answers merged: the first plugin's name of a number wins, and so with the rest. Called
+    outside of any transaction with a deadline, when a call has a party, a line or a recording that was not asked about
+    yet, and when it ended; I/O is welcome. Never delays a first message: what is found is edited in.
     """
 
 

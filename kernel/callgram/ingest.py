@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -23,6 +24,7 @@ MAX_BODY = 64 * 1024  # bytes
 REPEAT_S = 5.0  # a channel that re-enters a bridge repeats its body; later than this it is a new event
 KEYED_REPEAT_S = 86_400.0  # the same with an idempotency header (webhook-id, Standard Webhooks)
 MAX_BATCH = 512
+SAY_EVERY_S = 10.0
 
 
 class Ingest:
@@ -39,6 +41,8 @@ class Ingest:
         self._store, self._directory, self._clock, self._stored = store, directory, clock, stored
         self._waiting: list[tuple[NewEvent, asyncio.Future[bool]]] = []
         self._gathered = asyncio.Event()
+        self._n_refused = 0
+        self._said_at = -SAY_EVERY_S
         self._numbers: tuple[str, dict[bytes, str]] = ("-", {})
 
     async def accept(self, kind: Kind, body: bytes, header_token: str, message_id: str) -> bool:
@@ -93,7 +97,7 @@ class Ingest:
             with COMMIT_SECONDS.time():
                 new = await self._store.append([event for event, _ in batch])
         except StoreError as error:
-            logger.error("{} events refused, the store does not take them: {}", len(batch), error)
+            self._say_refused(len(batch), error)
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(IngestError(503, "not stored, the database does not answer; send it again"))
@@ -106,6 +110,15 @@ class Ingest:
             if not answer.done():  # the sender may have hung up after 3 s
                 answer.set_result(is_new)
         self._stored()
+
+
+    def _say_refused(self, n_events: int, error: StoreError) -> None:
+        """At once, then every ten seconds with the count: under load there are hundreds of batches a second."""
+        self._n_refused += n_events
+        now = time.monotonic()
+        if now - self._said_at >= SAY_EVERY_S:
+            logger.error("{} events refused, the store does not take them: {}", self._n_refused, error)
+            self._said_at, self._n_refused = now, 0
 
 
 def _digest(token: str) -> bytes:

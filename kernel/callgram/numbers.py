@@ -14,18 +14,35 @@ import msgspec
 HIDDEN = frozenset({"", "anonymous", "restricted", "unavailable", "private", "withheld", "unknown", "<unknown>", "s"})
 
 
+class Rewrite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a trunk's numbers become international ones: of a number whose digits fit ``match`` (a regular expression for
+    the whole), the ``last`` digits behind ``prefix``. ``{match = '\\d{9}', prefix = "375", last = 9}``."""
+
+    match: str
+    prefix: str
+    last: int
+
+    def apply(self, digits: str) -> str:
+        """The new number, ``""`` where the rule does not fit."""
+        fits = len(digits) >= self.last > 0 and _pattern(self.match).fullmatch(digits)
+        return f"{self.prefix}{digits[-self.last :]}" if fits else ""
+
+
 class NumberPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an enterprise numbers things. ``extension`` is a regular expression for the whole of an inside number;
-    ``region`` is the ISO 3166 country whose rules read a number without ``+`` (phonenumbers)."""
+    ``region`` is the ISO 3166 country whose rules read a number without ``+`` (phonenumbers). ``rewrite`` is tried before,
+    the first rule that fits counts. ``zone`` is the IANA zone of the hosts' clocks."""
 
     extension: str = r"\d{3,4}"
     region: str = "BY"
+    rewrite: tuple[Rewrite, ...] = ()
+    zone: str = "Europe/Minsk"
 
     def is_extension(self, number: str) -> bool:
         return _pattern(self.extension).fullmatch(number) is not None
 
     def canonical(self, number: str) -> str:
-        return canonical(number, self.region)
+        return canonical(number, self.region, self.rewrite) if self.rewrite else canonical(number, self.region)
 
 
 @lru_cache(256)
@@ -43,12 +60,13 @@ def is_hidden(number: str) -> bool:
 
 
 @lru_cache(65_536)
-def canonical(number: str, region: str) -> str:
+def canonical(number: str, region: str, rewrite: tuple[Rewrite, ...] = ()) -> str:
     """``+375 (29) 625-40-70``, ``375296254070`` and, in BY, ``80296254070`` are one client: ``375296254070``."""
     text = bare(number)
     if is_hidden(text):
         return ""
     digits = re.sub(r"\D", "", text)
+    digits = next((new for rule in rewrite if (new := rule.apply(digits))), digits)
     parsed = _parse(text, digits, region)
     return parsed or digits or text
 

@@ -16,7 +16,7 @@ from loguru import logger
 from callgram.calls.book import Book, Touch, is_weak, lookup_keys
 from callgram.calls.facts import Facts
 from callgram.calls.story import Call, Result, tell
-from callgram.cards import Card, Plan, Urgency
+from callgram.cards import Card, Plan, Stage, Urgency
 from callgram.context import Context, Directory
 from callgram.errors import StoreError
 from callgram.events import Event, Kind
@@ -32,7 +32,7 @@ INNER_END_S = 20.0  # a talk that everybody left and of which only a leg's hangu
 
 
 class Planner:
-    """Plans until stopped. ``woken`` is called after each commit with the moment of the next card that is due."""
+    """Plans until stopped. After each commit ``changed`` is told which calls changed, and ``woken`` that cards may be due."""
 
     def __init__(
         self,
@@ -42,9 +42,10 @@ class Planner:
         clock: Callable[[], datetime],
         *,
         woken: Callable[[], None],
+        changed: Callable[[list[Call]], None] = lambda calls: None,
     ) -> None:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
-        self._woken = woken
+        self._woken, self._changed = woken, changed
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -73,14 +74,15 @@ class Planner:
             if batch is None:
                 return False
             with PLAN_SECONDS.time():
-                planned = await self._plan_safely(batch, now)
+                planned, told = await self._plan_safely(batch, now)
                 await batch.commit(planned)
         EVENTS_PLANNED.inc(len(planned.done))
         EVENTS_FAILED.inc(len(planned.failed))
+        self._changed(told)
         self._woken()
         return True
 
-    async def _plan_safely(self, batch: Batch, now: datetime) -> Planned:
+    async def _plan_safely(self, batch: Batch, now: datetime) -> tuple[Planned, list[Call]]:
         """An event that cannot be planned is tried alone, then parked with its error; the enterprise goes on."""
         try:
             return await self._plan(batch, batch.events, now)
@@ -95,9 +97,11 @@ class Planner:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             logger.exception("enterprise {}: an event is parked as failed, {} wait behind it", batch.enterprise, rest)
-            return Planned(failed={event.id: f"{type(error).__name__}: {error}"[:500] for event in first})
+            return Planned(failed={event.id: f"{type(error).__name__}: {error}"[:500] for event in first}), []
 
-    async def _plan(self, batch: Batch, events: Sequence[Event], now: datetime, *, timers: bool = True) -> Planned:
+    async def _plan(
+        self, batch: Batch, events: Sequence[Event], now: datetime, *, timers: bool = True
+    ) -> tuple[Planned, list[Call]]:
         settings = self._plugins.file.call_settings(batch.enterprise)
         number_plan = settings.locale().plan
         book = Book(number_plan)
@@ -118,7 +122,7 @@ class Planner:
         planned.done = {event: planned.absorbed.get(call, call) for event, call in planned.done.items()}
         cards = await batch.cards({*work.wanted, *planned.absorbed})
         work.fill(planned, book, cards)
-        return planned
+        return planned, work.changed()
 
     async def _ring_timer(self, book: Book, facts: Facts, work: _Work, before: dict[int, Call], now: datetime) -> None:
         """A call's own clock ran out: close it, unless this very batch brought it back to life."""
@@ -152,6 +156,11 @@ class _Work:
         self.wanted: dict[int, tuple[Call, Plan]] = {}
         self.touched: set[int] = set()
         self._passed: list[tuple[Call, Plan]] = []
+        self._doubted: list[Call] = []
+
+    def changed(self) -> list[Call]:
+        """The calls that this batch touched, as they are told now."""
+        return [self._told[call_id] for call_id in sorted(self.touched)]
 
     async def consider(self, touch: Touch, before: dict[int, Call]) -> None:
         """Plan a call after one of its events, if the event changed anything that a reader could see."""
@@ -165,6 +174,8 @@ class _Work:
             gone = self.wanted.pop(absorbed, None)
             if gone:
                 self._passed.append(gone)
+        if call.doubt and not (old and old.doubt):
+            self._doubted.append(call)
         if not call.unique_id or (old is not None and not touch.absorbed and _looks_same(old, call)):
             return
         plan = await self._ask(call, touch.event)
@@ -200,6 +211,9 @@ class _Work:
         enterprise = self._directory.enterprises.get(self._number)
         if enterprise is None:
             return
+        for call in self._doubted:
+            plan = Plan(stage=Stage.HANGUP)
+            planned.skips.append(self._skip(call, plan, 0, enterprise.bot_id, f"times of the host not used: {call.doubt}"))
         for chat in self._directory.chats_of(self._number):
             for call, plan in self._passed:
                 planned.skips.append(self._skip(call, plan, chat.id, enterprise.bot_id, "superseded"))

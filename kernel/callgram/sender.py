@@ -15,7 +15,7 @@ from datetime import datetime
 
 from loguru import logger
 
-from callgram.context import Directory
+from callgram.context import Directory, Secret
 from callgram.delivery import Delivery, Ports
 from callgram.errors import StoreError
 from callgram.loader import Plugins
@@ -110,6 +110,8 @@ class Sender:
 
     async def _rest(self) -> None:
         """Until something happens, the next card is due, or the poll."""
+        if self._draining and not self._jobs:
+            return
         timeout = POLL_S
         ready = self._limits.next_ready(time.monotonic())
         if ready is not None:
@@ -126,14 +128,15 @@ class Sender:
         finished, self._finished = self._finished, []
         blocked = self._limits.blocked(time.monotonic())
         closed = {bot for bot, chat in blocked if chat == 0}
+        freed = {(progress.bot_id, progress.chat_id) for progress in finished if progress.released}
         usable = time.monotonic() < self._leased_until and not self._draining
         leases = {bot: fence for bot, fence in self._leases.items() if bot not in closed} if usable else {}
         try:
             claims = await self._store.exchange(
                 finished,
                 leases=leases,
-                busy=[*self._jobs, *(pair for pair in blocked if pair[1] != 0)],
-                limit=max(0, IN_HAND - len(self._jobs)),
+                busy=[*(self._jobs.keys() - freed), *(pair for pair in blocked if pair[1] != 0)],
+                limit=max(0, IN_HAND - len(self._jobs.keys() - freed)),
                 now=self._clock(),
             )
         except StoreError:
@@ -141,23 +144,19 @@ class Sender:
             raise
         if any(progress.actions for progress in finished):
             self._done()
-        for progress in finished:
-            if progress.released:
-                self._jobs.pop((progress.bot_id, progress.chat_id), None)
+        for pair in freed:
+            self._jobs.pop(pair, None)
+        bots = self._directory().bots() if claims else {}
         for claim in claims:
-            self._start(claim)
-        if finished and not claims:
-            self._wake.set()  # the chats that became free may have more to do
+            self._start(claim, bots.get(claim.card.bot_id))
         self._due_at = None if claims or not leases else await self._store.next_due(leases)
 
-    def _start(self, claim: Claim) -> None:
-        bot = claim.card.bot_id
-        token = self._directory().bots().get(bot)
+    def _start(self, claim: Claim, token: Secret | None) -> None:
         fence = claim.card.claimed_fence
         if token is None or fence is None:
             return  # the bot was taken away this very moment; the claim is found again
         delivery = Delivery(self._ports, claim, fence, token)
-        pair = (bot, claim.card.chat_id)
+        pair = (claim.card.bot_id, claim.card.chat_id)
         self._jobs[pair] = asyncio.create_task(self._run(delivery, claim, fence), name=f"card {claim.card.call_id}")
 
     async def _run(self, delivery: Delivery, claim: Claim, fence: int) -> None:

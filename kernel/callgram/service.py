@@ -23,7 +23,7 @@ from callgram import loader
 from callgram.context import Chat, Context, Directory
 from callgram.dispatch import Ending, Outcome
 from callgram.errors import ConfigError, PluginError, StoreError
-from callgram.events import Event
+from callgram.events import OURS, Event
 from callgram.loader import Loaded, Plugins, Status
 from callgram.metrics import HOOK_FAILURES, SINK_LAG
 from callgram.settings import Settings
@@ -50,6 +50,7 @@ class Service:
         self.planner: Any = None
         self.sender: Any = None
         self.sinks: Any = None
+        self.enricher: Any = None
         self._parts: list[asyncio.Task[None]] = []
 
     def known(self) -> Directory:
@@ -114,6 +115,8 @@ class Service:
         item = record.item
         if plugin not in self.plugins.enabled(item.enterprise):
             return True
+        if isinstance(item, Event) and item.kind in OURS:
+            return True  # no host said it
         hook = "on_event" if isinstance(item, Event) else "on_telegram_action"
         ctx = Context(
             now=utc_now(),
@@ -245,11 +248,21 @@ async def _start_plugins(service: Service) -> None:
 
 
 def _plan(service: Service) -> None:
+    from callgram.enricher import Enricher
     from callgram.planner import Planner
 
-    planner = Planner(service.store, service.plugins, service.known, utc_now, woken=lambda: _wake_after_plan(service))
-    service.planner = planner
+    enricher = Enricher(service.store, service.plugins, service.known, utc_now, stored=service.wake)
+    planner = Planner(
+        service.store,
+        service.plugins,
+        service.known,
+        utc_now,
+        woken=lambda: _wake_after_plan(service),
+        changed=enricher.offer,
+    )
+    service.planner, service.enricher = planner, enricher
     service.run_part("planner", planner.run())
+    service.run_part("enricher", enricher.run())
 
 
 def _wake_after_plan(service: Service) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from callgram.context import Locale, Mode, Secret
 from callgram.errors import ConfigError
 from callgram.hooks import API_VERSION
-from callgram.numbers import NumberPlan
+from callgram.numbers import NumberPlan, Rewrite
 from callgram.telegram.limits import LimitSettings
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -42,7 +42,8 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     ``language``: ru or en. ``zone``: IANA name. ``region``: ISO 3166 country of numbers without ``+``. ``extension``:
     regular expression of an inside number. ``mode``: replace (each stage is a new message) or edit (one that changes).
-    ``ghost_ringing_s``, ``ghost_talk_s``: silence after which a call without an end is closed. ``ambiguous``: what to do
+    ``rewrite``: rules for numbers that a trunk delivers in a form of its own. ``late_after_s``: a hangup that comes so much
+    after its EndTime is marked. ``ghost_ringing_s``, ``ghost_talk_s``: silence after which a call without an end is closed. ``ambiguous``: what to do
     with a final message that may or may not have arrived: resend it, or probe for it first.
     """
 
@@ -50,14 +51,16 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     zone: str = "Europe/Minsk"
     region: str = "BY"
     extension: str = r"\d{3,4}"
+    rewrite: tuple[Rewrite, ...] = ()
     mode: Mode = "replace"
+    late_after_s: float = 120.0
     ghost_ringing_s: Seconds = 300.0
     ghost_talk_s: Seconds = 14_400.0
     ambiguous: Literal["resend", "probe"] = "resend"
 
     def locale(self) -> Locale:
-        plan = NumberPlan(extension=self.extension, region=self.region)
-        return Locale(language=self.language, zone=self.zone, plan=plan)
+        plan = NumberPlan(extension=self.extension, region=self.region, rewrite=self.rewrite, zone=self.zone)
+        return Locale(language=self.language, zone=self.zone, plan=plan, late_after_s=self.late_after_s)
 
 
 class EnterpriseEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +76,9 @@ class EnterpriseEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     zone: str | msgspec.UnsetType = msgspec.UNSET
     region: str | msgspec.UnsetType = msgspec.UNSET
     extension: str | msgspec.UnsetType = msgspec.UNSET
+    rewrite: tuple[Rewrite, ...] | msgspec.UnsetType = msgspec.UNSET
     mode: Mode | msgspec.UnsetType = msgspec.UNSET
+    late_after_s: float | msgspec.UnsetType = msgspec.UNSET
     ghost_ringing_s: Seconds | msgspec.UnsetType = msgspec.UNSET
     ghost_talk_s: Seconds | msgspec.UnsetType = msgspec.UNSET
     ambiguous: Literal["resend", "probe"] | msgspec.UnsetType = msgspec.UNSET
@@ -271,7 +276,8 @@ def _check(file: PluginsFile, source: str) -> None:
             ) from None
         if not re.fullmatch("[A-Z]{2}", chosen.region):
             raise ConfigError(f"{source}: {place}.region is {chosen.region!r}; use an ISO 3166 country such as BY")
-        try:
-            re.compile(chosen.extension)
-        except re.error as error:
-            raise ConfigError(f"{source}: {place}.extension is no regular expression: {error}") from None
+        for key, pattern in [("extension", chosen.extension), *(("rewrite.match", rule.match) for rule in chosen.rewrite)]:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(f"{source}: {place}.{key} is no regular expression: {error}") from None

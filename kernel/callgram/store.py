@@ -18,8 +18,9 @@ from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown, Stage, Urgency
 from callgram.context import Chat, Directory, Enterprise, Mode
 from callgram.events import Event, Kind
+from callgram.naming import Naming
 from callgram.reading import Reading
-from callgram.trace import Action, Record
+from callgram.trace import Action, Op, Record
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +120,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a claimed card. ``released`` gives it back; ``retry_at`` makes it due again then, even if its
-    version did not change; without it the card is due again only if the planner has changed it meanwhile."""
+    version did not change; without it the card is due again only if the planner has changed it meanwhile.
+
+    ``shown`` replaces what the card has, but for messages that came to it meanwhile (from an absorbed call, through a claim
+    whose answer was lost): ``seen`` are the message ids that the claim had.
+    """
 
     enterprise: str
     call_id: int
@@ -128,10 +133,25 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     version: int
     shown: tuple[Shown, ...]
+    seen: tuple[int, ...] = ()
     actions: tuple[Action, ...] = ()
     released: bool = True
     retry_at: datetime | None = None
     attempts: int = 0
+
+
+def came_meanwhile(report: Progress, visible: tuple[Shown, ...]) -> tuple[Shown, ...]:
+    """The messages of a card that its claim did not have, and that ``report`` therefore says nothing about."""
+    told = {0, *report.seen, *(shown.message_id for shown in report.shown)}
+    told |= {action.message_id for action in report.actions}
+    return tuple(shown for shown in visible if shown.message_id not in told)
+
+
+def unknown_sends(report: Progress, known: tuple[Shown, ...]) -> tuple[Shown, ...]:
+    """The messages that ``report`` says were sent, and that are not among ``known``: a node that was frozen says so late."""
+    ids = {shown.message_id for shown in known}
+    sent = {action.message_id for action in report.actions if action.op is Op.SEND and action.executed} - ids - {0}
+    return tuple(shown for shown in report.shown if shown.message_id in sent)
 
 
 class ChatLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +163,7 @@ class ChatLimit(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Store(Reading, Protocol):
+class Store(Reading, Naming, Protocol):
     """See the module, and callgram.reading for what pages and exports read. Implementations start usable
     (``open_store`` returned them connected and migrated)."""
 
@@ -222,8 +242,8 @@ class Store(Reading, Protocol):
         claim never arrived (the answer was lost with the connection), and is handed out again. After a StoreError hand
         in the same ``progress`` again; its actions may then be in the trace twice.
 
-        Progress on a card that is not in hand with that fence any more is written as actions only: it belongs to
-        another node. Where the card's call was absorbed meanwhile, it is taken for the survivor's card in that chat.
+        Of progress on a card that is not in hand with that fence any more only the actions are written, and messages that
+        were sent are added to those of the card, which is due then: it belongs to another node. Where the card's call was absorbed meanwhile, it is taken for the survivor's card in that chat.
         """
         ...
 

@@ -17,5 +17,5 @@ async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> 
     if stage is not Stage.BRIDGE or call.direction is Direction.INTERNAL:
         return None
     arrow = "📞➡️" if call.direction is Direction.OUTGOING else "📞⬅️"
-    talk = f"{lines.party(call.talkers[-1])} {arrow} {lines.client(call, ctx.locale)}"
-    return html_lines(talk, lines.transfer(call, ctx.locale))
+    talk = f"{lines.party(call.talkers[-1], call.names)} {arrow} {lines.client(call, ctx.locale)}"
+    return html_lines(talk, lines.transfer(call, ctx.locale), lines.since(call, ctx.locale))

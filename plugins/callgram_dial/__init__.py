@@ -19,5 +19,6 @@ async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> 
     words = catalogue(__name__, ctx.locale.language)
     client = lines.client(call, ctx.locale)
     if call.direction is Direction.OUTGOING:
-        return html_lines(words["outgoing"], f"{lines.party(call.caller)} ➡️ {client}")
-    return html_lines(words["incoming"], client, lines.parties(call.ringing))
+        return html_lines(words["outgoing"], f"{lines.party(call.caller, call.names)} ➡️ {client}")
+    ringing = lines.parties(call.ringing, call.names)
+    return html_lines(words["incoming"], client, ringing, lines.history(call, ctx.locale))

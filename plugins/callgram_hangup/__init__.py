@@ -16,7 +16,6 @@ from callgram import (
     Stage,
     catalogue,
     duration,
-    escape,
     hookimpl,
     html_lines,
     lines,
@@ -24,9 +23,11 @@ from callgram import (
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``show_line``: whether the final message names the line that the call came or went through."""
+    """``show_line``: whether the final message names the line that the call came or went through. ``show_cause``: whether it
+    says why nobody answered, where the host tells it."""
 
     show_line: bool = True
+    show_cause: bool = True
 
 
 @hookimpl
@@ -41,25 +42,29 @@ async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> 
     if stage is not Stage.HANGUP or call.direction is Direction.INTERNAL:
         return None
     words = catalogue(__name__, ctx.locale.language)
+    unknown = call.closed and not call.answered
     return html_lines(
-        words[f"{call.direction}_{call.result}"],
+        words[f"{call.direction}_{'unknown' if unknown else call.result}"],
         lines.client(call, ctx.locale),
         managers(call),
         lines.transfer(call, ctx.locale),
-        f"📡{escape(call.line)}" if call.line and ctx.settings.show_line else "",
+        lines.cause(call, ctx.locale) if ctx.settings.show_cause else "",
+        lines.line(call) if ctx.settings.show_line else "",
         lines.began(call, ctx.locale),
         lasted(call, ctx.locale.language),
-        words["closed"] if call.closed else "",
+        lines.recording(call, ctx.locale),
+        lines.history(call, ctx.locale),
+        lines.closed(call, ctx.locale),
     )
 
 
 def managers(call: Call) -> str:
     """Who talked last; of a missed call everybody who was rung; of an outgoing one who dialled."""
     if call.result is Result.ANSWERED and call.talkers:
-        return lines.party(call.talkers[-1])
+        return lines.party(call.talkers[-1], call.names)
     if call.direction is Direction.OUTGOING:
-        return lines.party(call.caller) if call.caller else ""
-    return lines.parties(call.rung)
+        return lines.party(call.caller, call.names) if call.caller else ""
+    return lines.parties(call.rung, call.names)
 
 
 def lasted(call: Call, language: str) -> str:

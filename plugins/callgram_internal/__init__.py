@@ -42,14 +42,23 @@ async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> 
         lasted = words["talk"].format(time=duration(call.talk_s)) if call.talk_s is not None else ""
         if call.wait_s:
             lasted = words["rang"].format(time=duration(call.wait_s))
-        closed = words["closed"] if call.closed else ""
-        return html_lines(words[str(call.result)], pair(call, "➡️"), lines.began(call, ctx.locale), lasted, closed)
+        unknown = call.closed and not call.answered
+        return html_lines(
+            words["unknown" if unknown else str(call.result)],
+            pair(call, "➡️"),
+            lines.cause(call, ctx.locale),
+            lines.began(call, ctx.locale),
+            lasted,
+            lines.recording(call, ctx.locale),
+            lines.closed(call, ctx.locale),
+        )
     if stage is Stage.BRIDGE:
-        return html_lines(pair(call, "📞➡️"))
+        return html_lines(pair(call, "📞➡️"), lines.since(call, ctx.locale))
     return html_lines(words["dial"], pair(call, "➡️"))
 
 
 def pair(call: Call, arrow: str) -> str:
     """``☎️150 ➡️ ☎️151``; the caller alone when nobody told whom he called."""
     called = call.talkers[-1:] or call.ringing[:1]
-    return f"{lines.party(call.caller)} {arrow} {lines.party(called[0])}" if called else lines.party(call.caller)
+    caller = lines.party(call.caller, call.names)
+    return f"{caller} {arrow} {lines.party(called[0], call.names)}" if called else caller

@@ -129,14 +129,14 @@ async def _claim(connection: Any, wanted: list[Any]) -> list[Claim]:
     rows = await connection.fetch(SQL["claim_cards"], *wanted)
     if not rows:
         return []
-    keys = columns(((row["part"], row["enterprise"], row["call_id"]) for row in rows), 3)
+    keys = columns({(row["part"], row["enterprise"], row["call_id"]) for row in rows}, 3)
     found = await connection.fetch(SQL["facts_of"], *keys)
-    facts = {(row["enterprise"], row["id"]): row["facts"] for row in found}
+    facts = {(row["enterprise"], row["id"]): read_facts(row["facts"]) for row in found}
     rows = sorted(rows, key=lambda row: (row["urgency"], row["due_at"]))
     return [
         Claim(
             card=read_card(row["enterprise"], row),
-            facts=read_facts(facts[row["enterprise"], row["call_id"]]),
+            facts=facts[row["enterprise"], row["call_id"]],
             ambiguous=row["ambiguous"],
         )
         for row in rows

@@ -12,6 +12,7 @@ from callgram_postgres.admin import Admin
 from callgram_postgres.house import DAYS_AHEAD
 from callgram_postgres.ingest import Ingest
 from callgram_postgres.migrate import migrate
+from callgram_postgres.naming import Naming
 from callgram_postgres.planning import Planning
 from callgram_postgres.pools import Pools
 from callgram_postgres.reading import Reading
@@ -19,7 +20,7 @@ from callgram_postgres.sending import Sending
 from callgram_postgres.sinks import Sinks
 
 
-class PostgresStore(Admin, Ingest, Planning, Sending, Sinks, Reading):
+class PostgresStore(Admin, Ingest, Planning, Sending, Sinks, Reading, Naming):
     """Made by :func:`connect`."""
 
     async def close(self) -> None:

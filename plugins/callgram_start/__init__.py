@@ -28,4 +28,4 @@ async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> 
     if stage is not Stage.START:
         return None
     words = catalogue(__name__, ctx.locale.language)
-    return html_lines(words["incoming"], lines.client(call, ctx.locale))
+    return html_lines(words["incoming"], lines.client(call, ctx.locale), lines.history(call, ctx.locale))

@@ -25,6 +25,12 @@ from harness import (
 NOTICED_S = 1.0
 
 
+@pytest.fixture(scope="module")
+def idle(make_program: Callable[..., Program]) -> Program:
+    """A program that nobody has started."""
+    return make_program()
+
+
 def test_a_new_enterprise_and_its_chats_are_served_within_a_second(program: Program, telegram: Telegram) -> None:
     office, event = new_office(), {"UniqueId": "1757880000.6"}
     program.secrets |= {office.token, office.bot_token}
@@ -99,8 +105,8 @@ def test_the_lists_show_no_secret(program: Program, office: Office) -> None:
     assert not [secret for secret in program.secrets for text in texts if secret in text]
 
 
-def test_commands_work_without_a_serve_and_leave_no_process(make_program: Callable[..., Program]) -> None:
-    program, office = make_program(), new_office()
+def test_commands_work_without_a_serve_and_leave_no_process(idle: Program) -> None:
+    program, office = idle, new_office()
     program.secrets |= {office.token, office.bot_token}
     done = program.cli("enterprise", "add", office.number, "--token", office.token, "--bot-token", office.bot_token)
     assert (done.returncode, done.stderr) == (0, "")
@@ -244,10 +250,8 @@ def test_a_wrong_plugins_toml_is_refused_in_one_line(
         pytest.param("CALLGRAM_HOST", "256.0.0.1", "CALLGRAM_HOST", id="a host that is none"),
     ],
 )
-def test_a_wrong_environment_is_refused_in_one_line(
-    make_program: Callable[..., Program], name: str, value: str, told: str
-) -> None:
-    done = make_program().cli("serve", **{name: value})
+def test_a_wrong_environment_is_refused_in_one_line(idle: Program, name: str, value: str, told: str) -> None:
+    done = idle.cli("serve", **{name: value})
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert_one_line(done.stderr.splitlines()[-1] + "\n", told)

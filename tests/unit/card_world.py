@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections import Counter
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -35,6 +35,7 @@ CHATS = (41, 42, -1_001_000_000_007)
 LIMITS = LimitSettings(private_per_s=1.0, private_burst=3, group_per_min=60, group_burst=3, bot_per_s=5)
 LEASE_S = 6.0
 TOO_OLD = timedelta(hours=48)
+HELD = timedelta(seconds=8)
 OK = Outcome(kind=Kind.OK, reason=Reason.OK)
 SERVER = Outcome(kind=Kind.SERVER, reason=Reason.SERVER)
 LOST = Outcome(kind=Kind.AMBIGUOUS, reason=Reason.AMBIGUOUS)
@@ -58,6 +59,8 @@ class Request:
     method: str
     chat: int
     payload: dict[str, Any]
+    until: datetime
+    """When Telegram has done it at the latest: it holds a request up to 8 s, and forgets none."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,11 @@ class Telegram:
         return self._last[counter]
 
     def execute(self, request: Request) -> Outcome:
+        """Requests of a chat are a queue: what is held goes first."""
+        self._world.do_late(lambda held: held.chat == request.chat)
+        return self._execute(request)
+
+    def _execute(self, request: Request) -> Outcome:
         shown, now = self.chats[request.chat], self._world.now
         match request.method:
             case "sendMessage":
@@ -114,6 +122,7 @@ class Telegram:
                     return DEAD
                 message_id = self.new_id(request.chat)
                 shown[message_id] = Shown(request.payload["text"], now)
+                self._world.sent.append((request.chat, message_id, read(request.payload["text"])[0]))
                 self._saw(request)
                 return Outcome(kind=Kind.OK, reason=Reason.OK, message_id=message_id)
             case "editMessageText" | "editMessageReplyMarkup":
@@ -184,7 +193,7 @@ class Node:
         await _yielded(Pause(self._world.now + timedelta(seconds=seconds)))
 
     async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
-        request = Request(method, payload["chat_id"], payload)
+        request = Request(method, payload["chat_id"], payload, self._world.now + HELD)
         self._world.check_issued(request)
         outcome: Outcome = await _yielded(request)
         return outcome
@@ -195,6 +204,7 @@ class Node:
             self.limits.start_bot(bot, self._world.seconds(), empty=held[bot] > 1)
         for bot in self.leases.keys() - held.keys():
             self.limits.stop_bot(bot)
+            self._world.repeated |= bool(self.jobs)
         self.leases, self.leased_until = held, self._world.seconds() + LEASE_S - 1.0
 
     def turn(self, fault: str = "") -> None:
@@ -206,16 +216,16 @@ class Node:
         closed = {bot for bot, chat in blocked if chat == 0}
         usable = seconds < self.leased_until
         leases = {bot: fence for bot, fence in self.leases.items() if bot not in closed} if usable else {}
-        busy = [*self.jobs, *(pair for pair in blocked if pair[1] != 0)]
         given = list(self.finished)
+        freed = {(progress.bot_id, progress.chat_id) for progress in given if progress.released}
+        busy = [*(self.jobs.keys() - freed), *(pair for pair in blocked if pair[1] != 0)]
         claims = run(self.store.exchange(given, leases=leases, busy=busy, limit=256, now=self._world.now))
         if fault == "after":
             self._world.repeated = True
             return
         self.finished.clear()
-        for progress in given:
-            if progress.released:
-                self.jobs.pop((progress.bot_id, progress.chat_id), None)
+        for pair in freed:
+            self.jobs.pop(pair, None)
         for claim in claims:
             fence = self.leases[BOT]
             job = Job(Delivery(self.ports, claim, fence, Secret("700:x")).deliver())
@@ -227,6 +237,11 @@ class Node:
             job.waiting = job.work.send(value)
         except StopIteration:
             job.waiting = None
+
+    def thaw(self) -> None:
+        self.frozen = False
+        self._world.repeated |= self._world.seconds() > self.leased_until
+        self.resume()
 
     def resume(self) -> None:
         """Let go on what has paused long enough, and what was answered while the node was frozen."""
@@ -267,10 +282,9 @@ class World:
     mode: Mode = "replace"
     now: datetime = BEGAN
     calls: dict[int, Told] = field(default_factory=dict)
-    late: list[tuple[datetime, Request]] = field(default_factory=list)
-    lost: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """``{(chat, call): sends that were executed without an answer}``"""
+    late: list[Request] = field(default_factory=list)
     repeated: bool = False
+    """Some time a report was handed in twice, or came when another node had the card: the trace may have things twice."""
     old: bool = False
     """Some time 48 hours passed: what cannot be deleted stays, with its last words."""
 
@@ -285,7 +299,10 @@ class World:
         self.store = MemoryStore(lambda: self.now)
         self.telegram = Telegram(self)
         self.issued: list[tuple[float, int]] = []
-        self.confirmed: list[tuple[Op, int, int]] = []
+        self.sent: list[tuple[int, int, int]] = []
+        """Executed sends: chat, message, call."""
+        self.answered: list[tuple[str, int, int]] = []
+        """Sends whose answer was heard: node, chat, message."""
         self._names = count(1)
         self.nodes = [self.new_node(), self.new_node()]
 
@@ -360,7 +377,7 @@ class World:
             case "executed, unheard":
                 outcome = self._unheard(request, broken)
             case "late":
-                self.late.append((self.now + timedelta(seconds=7), request))
+                self.late.append(request)
                 outcome = broken
             case "broken":
                 outcome = broken
@@ -373,21 +390,32 @@ class World:
             case _:
                 outcome = self.telegram.execute(request)
                 if outcome.kind is Kind.OK and is_send:
-                    self.confirmed.append((Op.SEND, request.chat, outcome.message_id))
+                    self.answered.append((node.name, request.chat, outcome.message_id))
         node.hear(job, outcome)
 
     def _unheard(self, request: Request, broken: Outcome) -> Outcome:
         """Executed, but nobody hears of it. A deletion that is refused stays refused."""
         outcome = self.telegram.execute(request)
-        if request.method == "sendMessage" and outcome.ok:
-            self.lost[request.chat, read(request.payload["text"])[0]] += 1
         return broken if outcome.ok else outcome
 
+    def do_late(self, which: Callable[[Request], bool]) -> None:
+        """What Telegram holds is executed, though nobody waits for the answer any more."""
+        for request in [request for request in self.late if which(request)]:
+            self.late.remove(request)
+            self.telegram.execute(request)
+
     def tick(self, seconds: float) -> None:
+        while seconds > 0:
+            self._tick(min(seconds, 1.0))
+            seconds -= 1.0
+
+    def _tick(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-        for item in [item for item in self.late if item[0] <= self.now]:
-            self.late.remove(item)
-            self._unheard(item[1], LOST)
+        for node in self.nodes:
+            for job in node.asking():
+                if isinstance(job.waiting, Request) and job.waiting.until <= self.now:
+                    self.answer(node, job, "well")
+        self.do_late(lambda held: held.until <= self.now)
         for node in self.nodes:
             if not node.frozen:
                 node.resume()
@@ -398,23 +426,15 @@ class World:
             if executed:
                 assert isinstance(job.waiting, Request)
                 self._unheard(job.waiting, LOST)
-        unreported = {action.message_id for one in node.finished for action in one.actions}
-        self.confirmed = [one for one in self.confirmed if one[2] not in unreported]
-        for job in node.jobs.values():
-            if job.answer is not None and job.answer.message_id:
-                self.confirmed = [one for one in self.confirmed if one[2] != job.answer.message_id]
-        self._forget_unreported(node)
+        traced = self.traced()
+        self.answered = [one for one in self.answered if one[0] != node.name or one[1:] in traced]
         node.die()
         self.nodes[self.nodes.index(node)] = self.new_node()
 
-    def _forget_unreported(self, node: Node) -> None:
-        """What a dead node was told and had not written down is a send without an answer for everybody else."""
-        traced = {(one.chat_id, one.message_id) for one in self.store._db.actions if one.op is Op.SEND}
-        for _, chat, message_id in self.confirmed:
-            message = self.telegram.chats[chat].get(message_id)
-            if (chat, message_id) not in traced and message and (BOT, chat) in node.jobs:
-                self.lost[chat, read(message.text)[0]] += 1
-        self.confirmed = [one for one in self.confirmed if (one[1], one[2]) in traced or (BOT, one[1]) not in node.jobs]
+    def traced(self) -> Counter[tuple[int, int]]:
+        """``{(chat, message): how often the trace says that it was sent}``"""
+        sends = (one for one in self.store._db.actions if one.op is Op.SEND and one.executed)
+        return Counter((one.chat_id, one.message_id) for one in sends)
 
     # What must hold
 
@@ -430,10 +450,10 @@ class World:
         now = self.seconds()
         self.issued.append((now, request.chat))
         for window, most in ((1.0, LIMITS.bot_per_s),):
-            recent = [at for at, _ in self.issued if at > now - window]
+            recent = [at for at, _ in self.issued if at > now - window + 1e-6]
             assert len(recent) <= most, f"{len(recent)} calls of the bot within {window} s"
         for window in (1.0, 10.0):
-            own = [at for at, chat in self.issued if chat == request.chat and at > now - window]
+            own = [at for at, chat in self.issued if chat == request.chat and at > now - window + 1e-6]
             most = LIMITS.private_burst + window + 1
             assert len(own) <= most, f"{len(own)} calls to chat {request.chat} within {window} s"
         del self.issued[:-200]
@@ -446,13 +466,9 @@ class World:
         """Everybody is well again and every call ends; then each chat must show each call's end, once."""
         for call in [call for call, told in self.calls.items() if not told.into]:
             self.plan(call, Stage.HANGUP)
-        for chat in list(self.telegram.blocked):
-            self.telegram.blocked.discard(chat)
-        for chat in CHATS:
-            run(self.store.lift_limit(BOT, chat))
+        self.telegram.blocked.clear()
         for node in self.nodes:
-            node.frozen = False
-            node.resume()
+            node.thaw()
         for turn in range(600):
             self._turn_well()
             self.tick(0.5 if turn < 200 else 5.0)
@@ -467,6 +483,8 @@ class World:
         self.check_trace()
 
     def _turn_well(self) -> None:
+        for chat in CHATS:
+            run(self.store.lift_limit(BOT, chat))
         for node in self.nodes:
             node.lease()
             node.turn()
@@ -486,7 +504,8 @@ class World:
             if message.ours and len(message.text.split()) == 3 and read(message.text)[0] in group
         }
         wanted = f"{call} {told.stage} {told.version}"
-        lost = sum(self.lost[chat, one] for one in group)
+        traced = self.traced()
+        lost = sum(1 for where, message_id, one in self.sent if where == chat and one in group and not traced[chat, message_id])
         texts = list(there.values())
         assert wanted in texts, f"chat {chat} shows {there} instead of {wanted!r}"
         assert len(texts) <= 1 + lost, f"chat {chat} shows {there}; {lost} sends were lost"
@@ -494,9 +513,7 @@ class World:
 
     def check_trace(self) -> None:
         """Every send that was answered is in the trace, once."""
-        sent = Counter(
-            (one.chat_id, one.message_id) for one in self.store._db.actions if one.op is Op.SEND and one.executed
-        )
-        for _, chat, message_id in self.confirmed:
-            times = sent[chat, message_id]
+        traced = self.traced()
+        for _, chat, message_id in self.answered:
+            times = traced[chat, message_id]
             assert times == 1 or (self.repeated and times), f"message {message_id} is {times} times in the trace"

@@ -93,9 +93,10 @@ class CardProtocol(RuleBasedStateMachine):
     @rule(at=st.integers(0, 1))
     def freeze_or_thaw(self, at: int) -> None:
         node = self.world.nodes[at]
-        node.frozen = not node.frozen
-        if not node.frozen:
-            node.resume()
+        if node.frozen:
+            node.thaw()
+        else:
+            node.frozen = True
 
     @rule(chat=st.sampled_from(CHATS), block=st.booleans())
     def person(self, chat: int, block: bool) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from callgram.calls.facts import Facts, fold, merge, opened
 from callgram.calls.story import Call, Direction, is_local, is_mobile_leg, local_pair, peer, tell
+from callgram.calls.times import host_time
 from callgram.events import Event, Kind
 from callgram.numbers import NumberPlan, bare, is_hidden
 
@@ -243,7 +244,7 @@ def _overlap(one: Facts, other: Facts, plan: NumberPlan) -> bool:
     told = tell(first, plan)
     if told.ended_at is None:
         return True
-    lasted_s = max((told.ended_at - first.first_at).total_seconds(), told.host_lasted_s or 0.0)
+    lasted_s = max((told.ended_at - first.first_at).total_seconds(), _host_lasted_s(told))
     return second.first_at <= told.ended_at + GRACE and not _born_after(second, first, lasted_s)
 
 
@@ -331,8 +332,13 @@ def _consults(main: Facts, inner: Facts, extension: str, event: Event, plan: Num
 def _made_before_end(inner: Facts, told: Call) -> bool:
     """By the host's own clock: what it says that the call lasted, counted from when it made the call's channel."""
     began, births = EPOCH.search(told.unique_id), _births(inner)
-    lasted_s = told.host_lasted_s
-    return bool(began and births and lasted_s) and min(births) - int(began[1] if began else 0) < (lasted_s or 0.0)
+    return began is not None and bool(births) and min(births) - int(began[1]) < _host_lasted_s(told)
+
+
+def _host_lasted_s(told: Call) -> float:
+    """How long the call was by the host's clock, 0 where it doesn't say."""
+    began, ended = host_time(told.host_start, "UTC"), host_time(told.host_end, "UTC")  # the zone makes no difference
+    return (ended - began).total_seconds() if began and ended else 0.0
 
 
 def _follows(later: Facts, earlier: Facts) -> bool:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from callgram.events import Event, Kind
+from callgram.events import Enrichment, Event, Kind
 
 MAX_FACTS = 200  # of one sort in one call: a phone that forwards to itself makes a new leg every half second. Of more,
 # the first and the last are kept: how the call began, and its hangup.
@@ -60,6 +60,7 @@ class Hangup(Told, frozen=True, kw_only=True, omit_defaults=True):
     start_time: str = ""
     end_time: str = ""
     cause: str = ""
+    dial_status: str = ""
 
 
 Fact = TypeVar("Fact", bound="Told | Move")
@@ -79,6 +80,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     moves: tuple[Move, ...] = ()
     legs: dict[str, Leg] = {}
     closed_at: datetime | None = None
+    recording: str = ""
+    found: Enrichment | None = None
 
 
 def opened(event: Event) -> Facts:
@@ -109,6 +112,13 @@ def fold(facts: Facts, event: Event) -> Facts:
         case Kind.TIMER:
             changes["closed_at"] = at
             changes["last_at"] = facts.last_at
+        case Kind.NAMES:
+            changes["found"] = _joined(facts.found, event.found)
+            changes["last_at"] = facts.last_at
+        case Kind.RECORDING:
+            changes["last_at"] = facts.last_at
+    if event.recording and (event.kind is Kind.RECORDING or not facts.recording):
+        changes["recording"] = event.recording
     described = uid and event.kind in {Kind.BRIDGE, Kind.BRIDGE_LEAVE, Kind.NEW_CALLERID}
     if described and (uid in facts.legs or len(facts.legs) < MAX_FACTS):
         changes["legs"] = facts.legs | {uid: _leg(facts.legs.get(uid), event)}
@@ -134,6 +144,19 @@ def merge(one: Facts, other: Facts) -> Facts:
         moves=_union(first.moves, second.moves),
         legs=dict(list(legs.items())[:MAX_FACTS]),
         closed_at=max(closed) if len(closed) == 2 else None,
+        recording=second.recording or first.recording,
+        found=_joined(first.found, second.found),
+    )
+
+
+def _joined(known: Enrichment | None, more: Enrichment | None) -> Enrichment | None:
+    """Both; what was found later wins."""
+    if known is None or more is None:
+        return more or known
+    return Enrichment(
+        names=known.names | more.names,
+        history=more.history or known.history,
+        recording=more.recording or known.recording,
     )
 
 
@@ -160,6 +183,7 @@ def _hangup(event: Event) -> Hangup:
         start_time=event.start_time,
         end_time=event.end_time,
         cause=event.cause,
+        dial_status=event.dial_status,
     )
 
 

@@ -6,12 +6,14 @@ a bridge between the client and anybody else means answered whatever the hangup 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
 from callgram.calls.facts import Facts, Hangup, Leg, Move, Told
+from callgram.calls.times import LATE_S, host_times
+from callgram.events import History
 from callgram.numbers import NumberPlan, bare, is_hidden
 
 
@@ -27,6 +29,28 @@ class Result(StrEnum):
     MISSED = "missed"  # nobody answered, whichever the direction
 
 
+class Cause(StrEnum):
+    """Why nobody answered, where the host tells it. Who just let it ring is no cause."""
+
+    CANCELLED = "cancelled"  # the caller hung up first
+    BUSY = "busy"
+    REJECTED = "rejected"
+    UNAVAILABLE = "unavailable"
+    CONGESTION = "congestion"
+    WRONG_NUMBER = "wrong_number"
+
+
+Q850 = {
+    "1": Cause.WRONG_NUMBER, "28": Cause.WRONG_NUMBER, "17": Cause.BUSY, "21": Cause.REJECTED, "3": Cause.UNAVAILABLE,
+    "20": Cause.UNAVAILABLE, "27": Cause.UNAVAILABLE, "34": Cause.CONGESTION, "38": Cause.CONGESTION,
+    "42": Cause.CONGESTION, "44": Cause.CONGESTION,
+}  # fmt: skip
+DIAL_STATUS = {"BUSY": Cause.BUSY, "CHANUNAVAIL": Cause.UNAVAILABLE, "CONGESTION": Cause.CONGESTION}
+
+
+PAIR = timedelta(seconds=2)  # the two posts of one meeting are 0.3 to 1.5 s apart: the first of them is when it began
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """All channels of one conversation, as far as it is known. What is not known is ``""``, ``()`` or ``None``.
 
@@ -34,11 +58,17 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     there is nothing to show yet. ``client`` is the outside party in canonical form, ``""`` when hidden or when there is
     none. ``caller`` is who dialled in an outgoing or internal call. ``greeted``: a start was told; ``dialled``: a dial
     was. ``ringing`` is whom the last dial step rings, ``rung`` everybody who was rung, ``talkers`` who talked, in order
-    (extensions, or mobiles in canonical form).
+    (extensions, or mobiles in canonical form): the last one is with the client now, since ``talking_since``; one who gets
+    the client back is named again. ``cause`` is why nobody answered.
+
+    ``names`` (``{number: name}``), ``history`` and ``recording_link`` are what plugins found out; ``recording`` is what the
+    host told of one, a URL or a path.
 
     Times are aware UTC arrivals. ``left_at`` is when the talk was left by everybody; ``talk_s`` and ``wait_s`` are seconds,
     ``None`` while unknown. ``closed`` means that no hangup came and our own clock ended the call. ``host_start`` and
-    ``host_end`` are what the host wrote, in its own zone.
+    ``host_end`` are what the host wrote, in its own zone; ``host_began_at`` and ``host_ended_at`` are the same, unless it is
+    nonsense: ``doubt`` says why then. ``late_s`` is how long after that end the hangup came. ``began_at`` is when the
+    call began as far as is known: the first arrival, or the host's word where all came late.
     """
 
     id: int
@@ -65,15 +95,31 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     left_at: datetime | None
     host_start: str
     host_end: str
+    host_began_at: datetime | None = None
+    host_ended_at: datetime | None = None
+    doubt: str = ""
+    talking_since: datetime | None = None
+    cause: Cause | None = None
+    names: dict[str, str] = {}
+    history: History | None = None
+    recording: str = ""
+    recording_link: str = ""
 
     @property
-    def host_lasted_s(self) -> float | None:
-        """How long the call was by the host's clock, ``None`` where it doesn't say or says nonsense."""
-        try:
-            told = datetime.fromisoformat(self.host_end) - datetime.fromisoformat(self.host_start)
-        except (ValueError, TypeError):
-            return None
-        return told.total_seconds() if 0 <= told.total_seconds() < 86_400 else None
+    def late_s(self) -> float:
+        """0 where the host's end is not known."""
+        if self.ended_at is None or self.host_ended_at is None:
+            return 0.0
+        return max(0.0, (self.ended_at - self.host_ended_at).total_seconds())
+
+    @property
+    def began_at(self) -> datetime:
+        told = self.host_began_at
+        if told is None or told > self.started_at:
+            return self.started_at
+        only_the_end = self.ended_at == self.started_at
+        all_late = self.host_ended_at is not None and self.started_at > self.host_ended_at
+        return told if only_the_end or all_late else self.started_at
 
     @property
     def result(self) -> Result:
@@ -114,6 +160,30 @@ def tell(facts: Facts, plan: NumberPlan) -> Call:
     return _Story(facts, plan).call()
 
 
+class _Talk(msgspec.Struct, frozen=True):
+    """Who talked in order, since when, when the talk was last left (``None`` while it goes on, or untold), and since
+    when the last of them is there."""
+
+    order: tuple[str, ...] = ()
+    since: datetime | None = None
+    left_at: datetime | None = None
+    now_since: datetime | None = None
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
+    """``None`` where either is not known, or where they come from clocks that contradict each other."""
+    if begin is None or end is None or end < begin:
+        return None
+    return (end - begin).total_seconds()
+
+
+def _cause(end: Hangup) -> Cause | None:
+    """The caller's giving up outweighs what single phones answered (captures, in_ringgroup_missed)."""
+    if end.dial_status == "CANCEL":
+        return Cause.CANCELLED
+    return Q850.get(end.cause) or DIAL_STATUS.get(end.dial_status)
+
+
 class _Story:
     """One telling: the evidence of one call sorted once, then asked. Lives for the length of :func:`tell`."""
 
@@ -132,15 +202,20 @@ class _Story:
 
     def call(self) -> Call:
         facts = self.facts
-        talkers, answered_at, left_at = self._talk()
+        talk = self._talk()
+        talkers, answered_at, left_at = talk.order, talk.since, talk.left_at
         answered = bool(talkers) or any(end.status in {"2", "5"} for end in (self.ends or self._mobile_ends()))
         if answered and not talkers:
             talkers = self._named_by_hangup()
         closed = facts.closed_at is not None and facts.closed_at >= facts.last_at and not self.ends
         ended_at = max(end.at for end in self.ends) if self.ends else facts.closed_at if closed else None
         ended = ended_at is not None
-        talk_end = left_at or (None if closed else ended_at)
         end = self.ends[-1] if self.ends else None
+        host_began_at, host_ended_at, doubt = self._host_times(end)
+        over_at = None if closed else ended_at  # arrival, unless the hangup came late
+        if over_at and host_ended_at and (over_at - host_ended_at).total_seconds() > LATE_S:
+            over_at = host_ended_at
+        found = facts.found
         return Call(
             id=facts.id,
             enterprise=facts.enterprise,
@@ -161,12 +236,24 @@ class _Story:
             started_at=facts.first_at,
             answered_at=answered_at,
             ended_at=ended_at,
-            talk_s=(talk_end - answered_at).total_seconds() if ended and answered_at and talk_end else None,
-            wait_s=(ended_at - facts.first_at).total_seconds() if ended_at and not answered and not closed else None,
+            talk_s=_seconds(answered_at, left_at or over_at) if ended else None,
+            wait_s=_seconds(facts.first_at, over_at) if not answered else None,
             left_at=left_at,
             host_start=end.start_time if end else "",
             host_end=end.end_time if end else "",
+            host_began_at=host_began_at,
+            host_ended_at=host_ended_at,
+            doubt=doubt,
+            talking_since=None if ended else talk.now_since,
+            cause=_cause(end) if end and not answered else None,
+            names=found.names if found else {},
+            history=found.history if found else None,
+            recording=facts.recording,
+            recording_link=found.recording if found else "",
         )
+
+    def _host_times(self, end: Hangup | None) -> tuple[datetime | None, datetime | None, str]:
+        return host_times(end.start_time, end.end_time, end.at, self.plan.zone) if end else (None, None, "")
 
     # Which way, and which channel is the call
 
@@ -319,20 +406,40 @@ class _Story:
                 found.append(uid)
         return frozenset(found)
 
-    def _talk(self) -> tuple[tuple[str, ...], datetime | None, datetime | None]:
-        """Who talked in order, since when, and when the talk was last left (``None`` while it goes on, or untold)."""
+    def _talk(self) -> _Talk:
+        """Who talked with the client, as far as bridges tell."""
         joins = [move for move in self.facts.moves if not move.left]
         if self.direction is Direction.INTERNAL:
             return self._internal_talk(joins)
         clients = self._client_channels()
-        met: dict[str, datetime] = {}
+        meetings = self._meetings(joins, clients)
+        if not meetings:
+            return _Talk()
+        order: list[str] = []
+        since = now_since = min(told_at for _, told_at, _ in meetings)
+        for at, _, party in sorted(meetings):
+            if not order or party != order[-1]:
+                order.append(party)
+                now_since = at
+        return _Talk(tuple(order), since, self._left_at(clients), now_since)
+
+    def _meetings(self, joins: list[Move], clients: frozenset[str]) -> list[tuple[datetime, datetime, str]]:
+        """When the client met whom, and when that was told: from when both were in the bridge. One who waited there and left before the client
+        came (a consultation) met him there only if he never did elsewhere: the leaving may be told late."""
+        came = {move.bridge_id: move.at for move in reversed(joins) if move.unique_id in clients and move.bridge_id}
+        met: list[tuple[datetime, datetime, str]] = []
+        missed: list[tuple[datetime, datetime, str]] = []
         for move in joins:
-            for party in self._met(move, joins, clients):
-                met[party] = min(met.get(party, move.at), move.at)
-        if not met:
-            return (), None, None
-        order = tuple(sorted(met, key=lambda party: met[party]))
-        return order, min(met.values()), self._left_at(clients)
+            came_at = came.get(move.bridge_id, move.at)
+            at = min(move.at, came_at) if abs(came_at - move.at) <= PAIR else max(move.at, came_at)
+            gone = any(
+                left.left and left.unique_id == move.unique_id and left.bridge_id == move.bridge_id
+                for left in self.facts.moves
+                if move.at <= left.at < at
+            )
+            (missed if gone else met).extend((at, move.at, party) for party in self._met(move, joins, clients))
+        known = {party for *_, party in met}
+        return [*met, *(meeting for meeting in missed if meeting[2] not in known)]
 
     def _met(self, move: Move, joins: list[Move], clients: frozenset[str]) -> list[str]:
         """Whom the client met by this move: the others in its bridge, or the one that the move itself names."""
@@ -372,11 +479,12 @@ class _Story:
         party = self._party(number) if number and not is_hidden(number) else ""
         return "" if party == self.client or party in self.trunks else party
 
-    def _internal_talk(self, joins: list[Move]) -> tuple[tuple[str, ...], datetime | None, datetime | None]:
+    def _internal_talk(self, joins: list[Move]) -> _Talk:
         callees = self._rings()
         if not joins or not callees:
-            return (), None, None
-        return (callees[-1][:1]), min(move.at for move in joins), self._left_at(frozenset({self.head}))
+            return _Talk()
+        since = min(move.at for move in joins)
+        return _Talk(callees[-1][:1], since, self._left_at(frozenset({self.head})), since)
 
     def _left_at(self, channels: frozenset[str]) -> datetime | None:
         """When the last of ``channels`` left its last bridge; ``None`` while one is inside or leaving was never told."""

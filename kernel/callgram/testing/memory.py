@@ -12,19 +12,20 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from callgram.cards import Card
+from callgram.cards import Card, Shown
 from callgram.context import Chat, Directory, Enterprise
 from callgram.errors import ConfigError
-from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress
+from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress, came_meanwhile, unknown_sends
 from callgram.testing.memory_batch import MemoryBatch
 from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
+from callgram.testing.memory_naming import MemoryNaming
 from callgram.testing.memory_reading import MemoryReading, read_stored
 from callgram.trace import Action, Op, Record
 
 SUPERGROUPS = -1_000_000_000_000  # ids of supergroups and channels are below (Bot API, dialog ids)
 
 
-class MemoryStore(MemoryReading):
+class MemoryStore(MemoryReading, MemoryNaming):
     """See the module. ``clock`` stands for the database's clock; ``another_process`` shares the data."""
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -189,8 +190,11 @@ class MemoryStore(MemoryReading):
     def _claim(self, stored: StoredCard, fence: int) -> Claim:
         card = stored.card
         earlier = card.claimed_fence
+        twice = stored.ambiguous  # whoever took it over is gone, too, with a send that nobody knows of
         stored.ambiguous = earlier is not None and (stored.ambiguous or earlier != fence)
         stage = card.claimed_stage if stored.ambiguous else card.stage
+        if stored.ambiguous and earlier != fence and twice and stage is not None:
+            stored.gained += (Shown(message_id=0, stage=stage, digest="", sent_at=self._clock()),)
         at = card.claimed_at if stored.ambiguous else self._clock()
         stored.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at, shown=card.shown + stored.gained)
         stored.gained = ()
@@ -204,10 +208,15 @@ class MemoryStore(MemoryReading):
             db.actions.append(numbered)
             db.trace.append(numbered)
         stored = db.cards.get((report.enterprise, report.call_id, report.chat_id))
-        if stored is None or stored.card.claimed_fence != report.fence:
+        if stored is None:
             self._report_to_survivor(report, now)
             return
-        stored.change(shown=report.shown, attempts=report.attempts)
+        if stored.card.claimed_fence != report.fence:
+            self._gain(stored, report, now)
+            return
+        changed = stored.card.version != report.version
+        more = came_meanwhile(report, stored.card.shown) if changed else ()
+        stored.change(shown=more + report.shown, attempts=report.attempts)
         if report.released:
             due_at = report.retry_at if stored.card.version == report.version else stored.card.due_at
             stored.change(claimed_stage=None, claimed_fence=None, due_at=due_at)
@@ -218,7 +227,10 @@ class MemoryStore(MemoryReading):
         if call is None or call.absorbed_into is None:
             return
         stored = self._db.cards.get((report.enterprise, call.absorbed_into, report.chat_id))
-        if stored is None or stored.card.bot_id != report.bot_id or (stored.card.claimed_fence or 0) > report.fence:
+        if stored is None or stored.card.bot_id != report.bot_id:
+            return
+        if (stored.card.claimed_fence or 0) > report.fence:
+            self._gain(stored, report, now)
             return
         deleted = {action.message_id for action in report.actions if action.op is Op.DELETE and action.executed}
         visible = (*stored.card.shown, *stored.gained, *report.shown)
@@ -231,6 +243,12 @@ class MemoryStore(MemoryReading):
         if ours and report.released:
             stored.change(claimed_stage=None, claimed_fence=None)
             stored.ambiguous = False
+
+    def _gain(self, stored: StoredCard, report: Progress, now: datetime) -> None:
+        late = unknown_sends(report, stored.card.shown + stored.gained)
+        if late and stored.card.bot_id == report.bot_id:
+            stored.gained += late
+            stored.change(version=stored.card.version + 1, due_at=min(stored.card.due_at or now, now))
 
     async def next_due(self, bots: Iterable[int]) -> datetime | None:
         now, wanted = self._clock(), set(bots)

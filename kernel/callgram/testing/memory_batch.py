@@ -9,7 +9,7 @@ import msgspec
 
 from callgram.calls.book import GRACE, is_weak
 from callgram.calls.facts import Facts
-from callgram.cards import Card
+from callgram.cards import Card, Shown
 from callgram.errors import IngestError, StoreError
 from callgram.events import Event
 from callgram.store import CallRow, CardRow, Planned
@@ -116,7 +116,8 @@ class MemoryBatch:
                 stored.call_id = winner
 
     def _absorb_cards(self, loser: int, winner: int) -> None:
-        """A card in flight passes its claim on, so that its report, or its being ambiguous, finds the survivor."""
+        """A card in flight passes its claim on, so that its report, or its being ambiguous, finds the survivor; where that
+        one is in flight too, or shows that stage already, what was sent is a message without an id."""
         db = self._db
         for enterprise, number, chat in [key for key in db.cards if key[:2] == (self.enterprise, loser)]:
             lost = db.cards.pop((enterprise, number, chat))
@@ -127,8 +128,13 @@ class MemoryBatch:
                 lost.change(call_id=winner, shown=(), version=lost.card.version + 1, due_at=self._now)
                 db.cards[enterprise, winner, chat] = lost
             elif kept.card.bot_id == lost.card.bot_id and (gained or lost.card.claimed_fence is not None):
+                stage, fence, at = lost.card.claimed_stage, lost.card.claimed_fence, lost.card.claimed_at
+                known = {shown.stage for shown in kept.card.shown + kept.gained}
+                if stage and at and (kept.card.claimed_fence is not None or stage in known):
+                    if not any(shown.stage is stage for shown in gained):
+                        gained += (Shown(message_id=0, stage=stage, digest="", sent_at=at),)
                 kept.gained += gained
                 kept.change(version=kept.card.version + 1, due_at=min(kept.card.due_at or self._now, self._now))
                 if kept.card.claimed_fence is None:
                     kept.ambiguous = lost.ambiguous
-                    kept.change(claimed_stage=lost.card.claimed_stage, claimed_fence=lost.card.claimed_fence)
+                    kept.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at)

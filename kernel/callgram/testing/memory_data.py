@@ -75,6 +75,7 @@ class Database:
         self.limits: dict[tuple[int, int], ChatLimit] = {}
         self.cursors: dict[str, str] = {}
         self.kept: dict[tuple[str, str], bytes] = {}
+        self.names: dict[tuple[str, str], dict[str, str]] = {}  # (enterprise, table): {number: name}
 
     def next_id(self) -> int:
         self.last_id += 1

@@ -175,22 +175,33 @@ WHERE e.part = $1 AND e.enterprise = $2 AND e.call_id = g.loser
 -- name: absorb_cards
 -- Hand the messages of the absorbed call $3 to the cards of $4 in the same chats, which are due then at $5; a card that
 -- has no counterpart moves as it is. A card in flight passes its claim on, so that its report, or its being ambiguous,
--- finds the survivor.
+-- finds the survivor; where that one is in flight too, or shows that stage already, what was sent is a message without an id.
 WITH lost AS (
     DELETE FROM telegram_messages AS m
     WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3
     RETURNING m.*
 )
 INSERT INTO telegram_messages AS w (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency,
-    due_at, gained, claimed_stage, claimed_fence, ambiguous, attempts)
+    due_at, gained, claimed_stage, claimed_fence, claimed_at, ambiguous, attempts)
 SELECT part, enterprise, $4, chat_id, bot_id, stage, replaces, version + 1, mode, urgency, $5, shown || gained, claimed_stage,
-    claimed_fence, ambiguous, attempts
+    claimed_fence, claimed_at, ambiguous, attempts
 FROM lost
 ORDER BY chat_id
 ON CONFLICT (part, enterprise, call_id, chat_id) DO UPDATE
-SET gained = w.gained || excluded.gained,
+SET gained = w.gained || excluded.gained || CASE
+        WHEN excluded.claimed_stage IS NOT NULL AND excluded.claimed_at IS NOT NULL
+            AND NOT excluded.gained @> jsonb_build_array(jsonb_build_object('stage', excluded.claimed_stage))
+            AND (
+                w.claimed_fence IS NOT NULL
+                OR (w.shown || w.gained) @> jsonb_build_array(jsonb_build_object('stage', excluded.claimed_stage))
+            )
+        THEN jsonb_build_array(jsonb_build_object(
+            'message_id', 0, 'stage', excluded.claimed_stage, 'digest', '', 'sent_at', excluded.claimed_at))
+        ELSE '[]'::jsonb
+    END,
     version = w.version + 1,
     due_at = least(w.due_at, excluded.due_at),
+    claimed_at = CASE WHEN w.claimed_fence IS NULL THEN excluded.claimed_at ELSE w.claimed_at END,
     claimed_stage = CASE WHEN w.claimed_fence IS NULL THEN excluded.claimed_stage ELSE w.claimed_stage END,
     claimed_fence = coalesce(w.claimed_fence, excluded.claimed_fence),
     ambiguous = CASE WHEN w.claimed_fence IS NULL THEN excluded.ambiguous ELSE w.ambiguous END

@@ -81,8 +81,8 @@ HEADS = [
     pytest.param(
         "outgoing-answered", Stage.DIAL, ["📞 Исходящий звонок", "☎️151 ➡️ 💰+375 (29) 625-40-70"], id="dial outgoing"
     ),
-    pytest.param("outgoing-answered", Stage.BRIDGE, ["☎️151 📞➡️ 💰+375 (29) 625-40-70"], id="bridge outgoing"),
-    pytest.param("incoming-answered", Stage.BRIDGE, ["☎️151 📞⬅️ 💰+375 (29) 625-40-70"], id="bridge incoming"),
+    pytest.param("outgoing-answered", Stage.BRIDGE, ["☎️151 📞➡️ 💰+375 (29) 625-40-70", "⏱с 12:05:30"], id="bridge outgoing"),
+    pytest.param("incoming-answered", Stage.BRIDGE, ["☎️151 📞⬅️ 💰+375 (29) 625-40-70", "⏱с 12:05:25"], id="bridge incoming"),
     pytest.param(
         "incoming-answered",
         Stage.HANGUP,

@@ -1,0 +1,303 @@
+"""The rows of a call's page: every stored record once, what it says in words, what caused it, what it changed. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from callgram import Action, Call, Event, Kind, Op, Stage
+from callgram.calls.history import retold
+from callgram.reading import CallFile
+from callgram_details.secrets_gone import pretty
+from callgram_details.story import is_failure, names_of, short, split, whose
+from callgram_details.telegram_html import plain
+from callgram_details.wording import Wording, relative
+
+RETOLD = 120  # events of a call that are told again one by one; a longer one has its causes by stage only
+INLINE = 150  # rows of a page that carry their bodies; of a longer page they are fetched when they are opened
+
+
+TOLD = frozenset(kind for kind in Kind if kind in {
+    "start", "dial", "bridge", "hangup", "bridge_create", "bridge_leave", "bridge_destroy", "new_callerid", "timer", "names",
+    "recording",
+})  # fmt: skip
+
+
+class Change(msgspec.Struct, frozen=True):
+    field: str
+    before: str
+    after: str
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One record. ``key`` is ``e12`` or ``a15``, by its id in the store; ``mark`` is its shape on the timeline.
+
+    ``lane`` is a channel's unique_id of an event (``""`` for one of no channel), the chat id of an action. ``cause`` is
+    the key of the event that an action answers. ``body`` is JSON text, ``changes`` what the event changed of the call.
+    """
+
+    key: str
+    at: datetime
+    is_event: bool
+    lane: str
+    mark: str
+    what: str
+    text: str
+    clock: str
+    since: str
+    step: str
+    stage: str = ""
+    chat_id: int = 0
+    message_id: int = 0
+    cause: str = ""
+    cause_after: str = ""
+    body: str = ""
+    changes: tuple[Change, ...] = ()
+    answer: tuple[tuple[str, str], ...] = ()
+    diff: tuple[tuple[str, str], ...] = ()
+    failed: bool = False
+
+
+def rows_of(file: CallFile, call: Call, words: Wording, plan: Any) -> list[Row]:
+    """All rows, oldest first."""
+    events, actions = split(file)
+    known = [event for event in events if event.id not in file.failed]
+    told = retold(known, plan) if len(known) <= RETOLD else []
+    history = dict(zip((event.id for event in known), told, strict=False))
+    causes = _causes(known, history, actions)
+    builder = _Builder(file, call, words)
+    rows: list[Row] = []
+    before: Call | None = None
+    for record in file.records:
+        item = record.item
+        if isinstance(item, Event):
+            after = history.get(item.id)
+            rows.append(builder.event(item, before, after))
+            before = after or before
+        else:
+            rows.append(builder.action(item, causes.get(item.id)))
+    return rows
+
+
+class _Builder:
+    """One page's rows: remembers the row before for the steps, and the texts of messages for the differences."""
+
+    def __init__(self, file: CallFile, call: Call, words: Wording) -> None:
+        self._file, self._call, self._words = file, call, words
+        self._names = names_of(file)
+        self._began = file.records[0].item if file.records else None
+        self._last: datetime | None = None
+        self._texts: dict[tuple[int, int], str] = {}
+        self._tries: dict[tuple[int, str, str], int] = {}
+
+    def _clocks(self, at: datetime) -> dict[str, Any]:
+        began = self._began
+        first = at if began is None else began.received_at if isinstance(began, Event) else began.at
+        last, self._last = self._last or at, at
+        return {
+            "clock": self._words.moment(at),
+            "since": relative((at - first).total_seconds()),
+            "step": relative((at - last).total_seconds()),
+        }
+
+    def event(self, event: Event, before: Call | None, after: Call | None) -> Row:
+        error = self._file.failed.get(event.id, "")
+        text = self._told(event)
+        if error:
+            text = f"{text}; {self._words.say('row_failed', error=error)}"
+        return Row(
+            key=f"e{event.id}",
+            at=event.received_at,
+            is_event=True,
+            lane=event.unique_id,
+            mark="failed" if error else str(event.kind),
+            what=str(event.kind),
+            text=text,
+            body=pretty(event.raw),
+            changes=tuple(self._changes(before, after)) if after else (),
+            failed=bool(error),
+            **self._clocks(event.received_at),
+        )
+
+    def _told(self, event: Event) -> str:
+        words, names = self._words, self._names
+        who = whose(self._file, self._call, event.unique_id, names, words)
+        extensions = words.parties(event.extensions, names)
+        values = {
+            "phone": words.number(event.phone) or words["hidden"],
+            "trunk": event.trunk or "—",
+            "ext": extensions or "—",
+            "num": words.number(event.caller_num) or "—",
+            "name": event.caller_name,
+            "bridge": short(event.bridge_id),
+            "who": who,
+            "status": event.status or "—",
+        }
+        key = f"row_{event.kind}"
+        if event.kind not in TOLD:
+            return str(event.kind)
+        if event.kind is Kind.DIAL:
+            key = "row_dial_out" if event.call_type == 1 else "row_dial_in"
+        return " ".join(words.say(key, **values).split())
+
+    def _changes(self, before: Call | None, after: Call) -> list[Change]:
+        """What a reader would see differently after the event."""
+        found = []
+        for field in ("direction", "client", "caller", "line", "ringing", "talkers", "left_at", "answered", "ended"):
+            old = self._value(field, before) if before else ""
+            new = self._value(field, after)
+            if old != new and not (before is None and new in {"", self._words["no"]}):
+                found.append(Change(self._words[f"field_{field}"], old or "—", new or "—"))
+        return found
+
+    def _value(self, field: str, call: Call) -> str:
+        value, words = getattr(call, field), self._words
+        if field == "direction":
+            return words[str(value)]
+        if isinstance(value, bool):
+            return words["yes" if value else "no"]
+        if isinstance(value, tuple):
+            return words.parties(value, self._names)
+        if isinstance(value, datetime):
+            return words.moment(value)
+        return words.number(value) if value else ""
+
+    def action(self, action: Action, cause: Event | None) -> Row:
+        words = self._words
+        message = (action.chat_id, action.message_id)
+        diff = self._diff(action, message)
+        this_try = (action.chat_id, str(action.op), str(action.stage))
+        n_try = self._tries[this_try] = self._tries.get(this_try, 0) + 1
+        failure = is_failure(action)
+        if not failure:
+            self._tries.pop(this_try)
+        retried = n_try > 1 and action.op is not Op.SKIP
+        waited_s = (action.at - cause.received_at).total_seconds() if cause else 0.0
+        return Row(
+            key=f"a{action.id}",
+            at=action.at,
+            is_event=False,
+            lane=str(action.chat_id),
+            mark="error" if failure else "retry" if retried else str(action.op),
+            what="fail" if failure else str(action.op),
+            text=self._said(action, failure=failure),
+            stage=str(action.stage),
+            chat_id=action.chat_id,
+            message_id=action.message_id,
+            cause=f"e{cause.id}" if cause else "",
+            cause_after=words.say("after_cause", time=words.span(waited_s)) if cause else "",
+            body=_request(action),
+            answer=tuple(self._answer(action, n_try)),
+            diff=diff,
+            failed=failure,
+            **self._clocks(action.at),
+        )
+
+    def _said(self, action: Action, *, failure: bool) -> str:
+        words = self._words
+        stage = words[f"stage_{action.stage}"]
+        reason = words["superseded"] if action.reason == "superseded" else action.reason
+        if failure:
+            why = ": ".join(filter(None, (action.outcome, action.reason)))
+            return words.say("row_fail", op=action.op, stage=stage, reason=why)
+        if action.reason.startswith("found"):
+            return words.say("row_found", stage=stage)
+        return words.say(f"row_{action.op}", stage=stage, reason=reason)
+
+    def _answer(self, action: Action, n_try: int) -> list[tuple[str, str]]:
+        words = self._words
+        if action.op is Op.SKIP:
+            return []
+        said = [
+            (words["answer"], " ".join(filter(None, (action.outcome, action.reason)))),
+            ("message_id", str(action.message_id) if action.message_id else ""),
+            ("", words.say("took", time=words.span(action.took_s)) if action.took_s else ""),
+            ("", words.say("attempt", n=n_try) if n_try > 1 else ""),
+        ]
+        return [(label, value) for label, value in said if value]
+
+    def _diff(self, action: Action, message: tuple[int, int]) -> tuple[tuple[str, str], ...]:
+        """``[("-" or "+" or " ", line)]`` of an edit against what the message said before."""
+        old = self._texts.get(message, "")
+        if action.executed and action.text and action.op in {Op.SEND, Op.EDIT}:
+            self._texts[message] = action.text
+        if action.op is not Op.EDIT or not old or old == action.text:
+            return ()
+        lines = difflib.ndiff(plain(old).splitlines(), plain(action.text).splitlines())
+        return tuple((line[0], line[2:]) for line in lines if line[0] in "-+ ")
+
+
+def _request(action: Action) -> str:
+    """The request as it was made, as far as the store keeps it."""
+    if action.op is Op.SKIP:
+        return ""
+    methods = {Op.SEND: "sendMessage", Op.EDIT: "editMessageText", Op.DELETE: "deleteMessage"}
+    told: dict[str, object] = {"method": methods[action.op], "chat_id": action.chat_id}
+    if action.op is not Op.SEND:
+        told["message_id"] = action.message_id
+    if action.text:
+        told |= {"text": action.text, "parse_mode": "HTML"}
+    return json.dumps(told, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace").decode()
+
+
+# Causes
+
+
+def _causes(events: Sequence[Event], history: dict[int, Call], actions: Sequence[Action]) -> dict[int, Event]:
+    """``{action id: the event that it answers}``: the last event before it that changed what a reader sees.
+
+    A send or edit of a stage answers an event after which the call was at that stage; deletes and skips are answers to
+    whatever changed last. Without ``history`` the kind of an event stands for the stage.
+    """
+    changing: list[tuple[Event, Stage | None]] = []
+    last: Call | None = None
+    for event in events:
+        now = history.get(event.id)
+        if now is None:
+            stage = _STAGE_OF_KIND.get(event.kind)
+            if stage is not None:
+                changing.append((event, stage))
+        elif last is None or msgspec.structs.replace(now, version=last.version) != last:
+            changing.append((event, stage_of(now)))
+        last = now
+    found: dict[int, Event] = {}
+    for action in actions:
+        before = [(event, stage) for event, stage in changing if event.received_at <= action.at]
+        fitting = [event for event, stage in before if stage is action.stage]
+        if action.op in {Op.SEND, Op.EDIT} and fitting:
+            found[action.id] = _first_of_run(before, action.stage) if action.op is Op.SEND else fitting[-1]
+        elif before:
+            found[action.id] = before[-1][0]
+    return found
+
+
+def _first_of_run(before: Sequence[tuple[Event, Stage | None]], stage: Stage) -> Event:
+    """The event that brought the call to ``stage`` the last time before: what the first send of the stage answers."""
+    at = max(place for place, (_, reached) in enumerate(before) if reached is stage)
+    while at > 0 and before[at - 1][1] is stage:
+        at -= 1
+    return before[at][0]
+
+
+_STAGE_OF_KIND = {
+    Kind.START: Stage.START,
+    Kind.DIAL: Stage.DIAL,
+    Kind.BRIDGE: Stage.BRIDGE,
+    Kind.HANGUP: Stage.HANGUP,
+}
+
+
+def stage_of(call: Call) -> Stage | None:
+    """The stage that the shipped plugins plan for ``call``."""
+    if call.ended:
+        return Stage.HANGUP
+    if call.talkers:
+        return Stage.BRIDGE
+    if call.dialled:
+        return Stage.DIAL
+    return Stage.START if call.greeted else None

@@ -1,0 +1,244 @@
+"""The timeline as shapes: one time axis, the channels to its left, the chats to its right. Pure; the template draws them.
+
+Rows are evenly spaced where things happen fast and stretch, by the logarithm, where time passes, so that a talk of an hour
+is seen to be long and still fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from callgram import Call, Direction
+from callgram.reading import CallFile
+from callgram_details.chats import ChatLife
+from callgram_details.rows import Row
+from callgram_details.story import device_of, names_of, whose
+from callgram_details.wording import Wording
+
+LANE, AXIS, HEAD, STEP = 92, 92, 52, 30
+MOST_LANES = 9  # channels with a lane of their own; a storm of legs shares the last one
+LONG_GAP_S = 5.0  # time without anything that is written beside the axis
+
+
+class Lane(msgspec.Struct, frozen=True):
+    x: int
+    label: str
+    sub: str
+    kind: str
+
+
+class Bar(msgspec.Struct, frozen=True):
+    x: int
+    y: int
+    height: int
+    kind: str
+    title: str
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A row on the timeline. ``tx`` and ``anchor`` place its label."""
+
+    row: Row
+    x: int
+    y: int
+    tx: int
+    anchor: str
+    label: str
+
+
+class Cause(msgspec.Struct, frozen=True):
+    path: str
+    event: str
+    action: str
+
+
+class Pause(msgspec.Struct, frozen=True):
+    y: int
+    text: str
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    width: int
+    height: int
+    axis: int
+    lanes: tuple[Lane, ...]
+    bars: tuple[Bar, ...]
+    marks: tuple[Mark, ...]
+    causes: tuple[Cause, ...]
+    pauses: tuple[Pause, ...]
+
+
+def timeline_of(
+    file: CallFile, call: Call, rows: Sequence[Row], chats: Sequence[ChatLife], *, names: dict[int, str], words: Wording
+) -> Timeline:
+    """``names`` are ``{chat id: name}``."""
+    return _Drawing(file, call, rows, chats, names=names, words=words).drawn()
+
+
+class _Drawing:
+    def __init__(
+        self,
+        file: CallFile,
+        call: Call,
+        rows: Sequence[Row],
+        chats: Sequence[ChatLife],
+        *,
+        names: dict[int, str],
+        words: Wording,
+    ) -> None:
+        self._file, self._call, self._rows, self._chats = file, call, rows, chats
+        self._chat_names, self._words = names, words
+        self._channels = self._order_of_channels()
+        self._axis = LANE * max(1, len(self._channels)) + AXIS // 2
+        self._y, self._pauses = self._heights()
+        self._height = (max(self._y.values()) if self._y else HEAD) + STEP
+        self._times = sorted((row.at, self._y[row.key]) for row in rows)
+
+    def drawn(self) -> Timeline:
+        lanes = [*self._channel_lanes(), *self._chat_lanes()]
+        width = self._axis + AXIS // 2 + LANE * max(1, len(self._chats)) + 8
+        marks = tuple(self._mark(row) for row in self._rows)
+        return Timeline(
+            width=width,
+            height=self._height,
+            axis=self._axis,
+            lanes=tuple(lanes),
+            bars=(*self._channel_bars(), *self._chat_bars()),
+            marks=marks,
+            causes=tuple(self._causes({mark.row.key: mark for mark in marks})),
+            pauses=self._pauses,
+        )
+
+    def _order_of_channels(self) -> list[str]:
+        """Client first, the call's own channel next, then as they came. ``""`` is the host itself: bridges made and gone."""
+        seen = list(dict.fromkeys(row.lane for row in self._rows if row.is_event))
+        clients = [uid for uid in seen if whose(self._file, self._call, uid, {}, self._words) == self._words["client"]]
+        head = [self._call.unique_id] if self._call.unique_id in seen else []
+        return list(dict.fromkeys([*clients, *head, *(uid for uid in seen if uid), *([""] if "" in seen else [])]))
+
+    def _lane_of(self, channel: str) -> int:
+        return min(self._channels.index(channel), MOST_LANES - 1)
+
+    def _x_of_lane(self, lane: int) -> int:
+        return LANE * lane + LANE // 2
+
+    def _x_of_chat(self, chat_id: int) -> int:
+        place = next(place for place, chat in enumerate(self._chats) if chat.chat_id == chat_id)
+        return self._axis + AXIS // 2 + LANE * place + LANE // 2
+
+    def _heights(self) -> tuple[dict[str, int], tuple[Pause, ...]]:
+        y, heights, pauses = HEAD + STEP // 2, {}, []
+        last: datetime | None = None
+        for row in self._rows:
+            if last is not None:
+                gap_s = max(0.0, (row.at - last).total_seconds())
+                stretch = STEP + round(14 * math.log2(1 + gap_s))
+                if gap_s >= LONG_GAP_S:
+                    pauses.append(Pause(y + stretch // 2, self._words.span(gap_s)))
+                y += stretch
+            heights[row.key] = y
+            last = row.at
+        return heights, tuple(pauses)
+
+    def _y_at(self, moment: datetime) -> int:
+        """Where a moment between rows lies."""
+        before = [place for place in self._times if place[0] <= moment]
+        return before[-1][1] if before else HEAD
+
+    def _channel_lanes(self) -> list[Lane]:
+        self._channels = self._channels or [""]
+        lanes, names = [], names_of(self._file)
+        for place, channel in enumerate(self._channels[:MOST_LANES]):
+            who = whose(self._file, self._call, channel, names, self._words) if channel else self._words["host"]
+            device = device_of(self._file, channel)
+            if place == MOST_LANES - 1 and len(self._channels) > MOST_LANES:
+                who, device = self._words["others"], f"+{len(self._channels) - place}"
+            if who == self._words["client"]:
+                kind, device = "client", self._words.number(self._call.client) or self._words["hidden"]
+            else:
+                kind = "host" if not channel else "leg"
+            lanes.append(Lane(self._x_of_lane(place), _fit(who), _fit(device if device != who else "", 18), kind))
+        return lanes
+
+    def _chat_lanes(self) -> list[Lane]:
+        return [
+            Lane(
+                self._x_of_chat(chat.chat_id),
+                _fit(self._chat_names.get(chat.chat_id) or str(chat.chat_id)),
+                str(chat.chat_id) if self._chat_names.get(chat.chat_id) else "",
+                "chat",
+            )
+            for chat in self._chats
+        ]
+
+    def _channel_bars(self) -> list[Bar]:
+        bars: list[Bar] = []
+        for channel in self._channels:
+            of_channel = [row for row in self._rows if row.is_event and row.lane == channel]
+            if not channel or not of_channel:
+                continue
+            x = self._x_of_lane(self._lane_of(channel))
+            ended = self._call.ended or of_channel[-1].what in {"hangup", "bridge_leave"}
+            bottom = self._y[of_channel[-1].key] if ended else self._height - STEP // 2
+            bars.append(self._bar(x, self._y[of_channel[0].key], bottom, "leg", ""))
+            entered: datetime | None = None
+            for move in self._file.facts.moves:
+                if move.unique_id != channel:
+                    continue
+                if not move.left:
+                    entered = entered or move.at
+                elif entered is not None:
+                    talk = self._words.span((move.at - entered).total_seconds())
+                    bars.append(self._bar(x, self._y_at(entered), self._y_at(move.at), "talk", talk))
+                    entered = None
+            if entered is not None:
+                bars.append(self._bar(x, self._y_at(entered), bottom, "talk", ""))
+        return bars
+
+    def _chat_bars(self) -> list[Bar]:
+        bars = []
+        for chat in self._chats:
+            x = self._x_of_chat(chat.chat_id)
+            overlap = 0
+            for life in chat.lives:
+                bottom = self._y_at(life.gone_at) if life.gone_at else self._height - STEP // 2
+                ends = [since for _, since in life.parts[1:]]
+                for (stage, since), end in zip(life.parts, [*map(self._y_at, ends), bottom], strict=True):
+                    title = f"{self._words[f'stage_{stage}']} #{life.message_id}"
+                    bars.append(self._bar(x + overlap, self._y_at(since), end, f"stage-{stage}", title))
+                overlap = 7 - overlap
+        return bars
+
+    def _bar(self, x: int, top: int, bottom: int, kind: str, title: str) -> Bar:
+        return Bar(x, top, max(4, bottom - top), kind, title)
+
+    def _mark(self, row: Row) -> Mark:
+        y = self._y[row.key]
+        if row.is_event:
+            x = self._x_of_lane(self._lane_of(row.lane))
+            return Mark(row, x, y, x + 12, "start", row.what)
+        x = self._x_of_chat(row.chat_id)
+        return Mark(row, x, y, x + 18, "start", row.what if row.what != "skip" else f"skip {row.stage}")
+
+    def _causes(self, marks: dict[str, Mark]) -> list[Cause]:
+        found = []
+        for mark in marks.values():
+            cause = marks.get(mark.row.cause)
+            if cause is None:
+                continue
+            bend = self._axis + AXIS // 4
+            path = f"M{cause.x} {cause.y}C{bend} {cause.y} {bend - AXIS // 2} {mark.y} {mark.x} {mark.y}"
+            found.append(Cause(path, cause.row.key, mark.row.key))
+        return found
+
+
+def _fit(text: str, limit: int = 14) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def direction_sign(call: Call) -> str:
+    return {Direction.INCOMING: "↓", Direction.OUTGOING: "↑", Direction.INTERNAL: "↔"}[call.direction]
