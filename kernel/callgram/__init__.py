@@ -7,10 +7,13 @@ a server or a client: ``import callgram`` is cheap.
 from callgram import lines
 from callgram.calls.story import Call, Cause, Direction, Result
 from callgram.cards import Message, Plan, Stage
+from callgram.commands import with_store
 from callgram.context import Chat, Context, Enterprise, Secret
 from callgram.errors import CallgramError, ConfigError, PluginError, StoreError
 from callgram.events import Enrichment, Event, History, Kind
 from callgram.hooks import API_VERSION, hookimpl
+from callgram.naming import NameTable
+from callgram.numbers import NumberPlan
 from callgram.store import Store
 from callgram.text import catalogue, clock, duration, escape, html_lines, one_line, phone
 from callgram.trace import Action, Op, Record
@@ -33,6 +36,8 @@ __all__ = [
     "History",
     "Kind",
     "Message",
+    "NameTable",
+    "NumberPlan",
     "Op",
     "Plan",
     "PluginError",
@@ -51,4 +56,5 @@ __all__ = [
     "lines",
     "one_line",
     "phone",
+    "with_store",
 ]

@@ -116,11 +116,15 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(shown for shown in self.shown if shown.is_orphan)
 
     def outdated(self) -> tuple[Shown, ...]:
-        """Messages that are no longer true: replaced stages, stages that turned out wrong, all but the newest of one."""
+        """Messages that are no longer true: replaced stages, stages that turned out wrong, all but the newest of one.
+
+        One message may be there twice: found by a search, and then reported by the frozen node that had sent it.
+        """
+        current = self.current.message_id if self.current else 0
         return tuple(
             shown
             for shown in self.shown
-            if shown is not self.current
+            if shown.message_id != current
             and not shown.is_orphan
             and (shown.stage is self.stage or shown.stage in self.replaces or shown.stage.rank > self.stage.rank)
         )
@@ -150,6 +154,7 @@ class Nothing(msgspec.Struct, frozen=True):
 
 
 Step = Send | Edit | Delete | Search | Nothing
+UNDRAWN = "nobody draws this stage"
 
 
 def next_step(card: Card, message: Message | None, *, search_first: bool = False) -> Step:
@@ -160,7 +165,7 @@ def next_step(card: Card, message: Message | None, *, search_first: bool = False
     or searched for first, as the enterprise's policy says.
     """
     if message is None:
-        return Nothing("nobody draws this stage")
+        return Nothing(UNDRAWN)
     current = card.current
     lost = next((orphan for orphan in card.orphans if orphan.stage is card.stage), None)
     if current is None and card.mode == "edit" and card.shown and not card.shown[-1].is_orphan:

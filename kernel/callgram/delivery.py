@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from loguru import logger
 
 from callgram.calls.story import tell
 from callgram.cards import (
+    UNDRAWN,
     Delete,
     Edit,
     Message,
@@ -31,7 +33,7 @@ from callgram.cards import (
 )
 from callgram.context import Chat, Context, Directory, Secret
 from callgram.loader import Plugins
-from callgram.metrics import TELEGRAM_CALLS, TELEGRAM_SECONDS
+from callgram.metrics import SKIPS, TELEGRAM_CALLS, TELEGRAM_SECONDS
 from callgram.store import ChatLimit, Claim, Progress
 from callgram.telegram import api
 from callgram.telegram.limits import Limits
@@ -43,6 +45,7 @@ MAX_STEPS = 8  # of one claim: send, delete, edit back and forth; what is left i
 SETTLE_S = 10.0  # Telegram may hold a request 8 s (telegram.md §0.1): an orphan is not looked for before
 MAX_PROBES = 20  # ids tried for one orphan (telegram.md §3)
 PATIENCE_S = 1.5  # a wait for the bucket so short is waited in place
+GIVE_UP_AFTER = timedelta(hours=24)  # a call that ended so long ago is news to nobody
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -94,13 +97,20 @@ class Delivery:
         """Do what is to be done now and report it. Ends with the card given back, whatever happens on the way."""
         self._take_over()
         wait = _Wait(0.0, failed=False)
+        hopeless = self._hopeless()
+        if hopeless:
+            self._skip(hopeless)
+            self._report(_Wait(None, failed=False))
+            return
         message = await self._draw()
         for _ in range(MAX_STEPS):
             if not self._holds():
                 break
             step = next_step(self._card, message, search_first=self._search_first)
             match step:
-                case Nothing():
+                case Nothing(reason):
+                    if reason == UNDRAWN:
+                        self._skip("filtered: no plugin draws it")
                     wait = _Wait(None, failed=False)
                     break
                 case Send(text):
@@ -116,8 +126,18 @@ class Delivery:
                 break
         self._report(wait)
 
+    def _hopeless(self) -> str:
+        """Why nothing new is to be shown, ``""`` where something is. What is there already is always brought to its end."""
+        ended = self._call.ended_at
+        if not self._card.shown and ended and self._ports.clock() - ended > GIVE_UP_AFTER:
+            return f"gave up: the call ended more than {GIVE_UP_AFTER // timedelta(hours=1)} hours ago"
+        return ""
+
     def _holds(self) -> bool:
         return self._ports.holds(self._card.bot_id, self._fence)
+
+    def __repr__(self) -> str:
+        return f"call {self._card.call_id}"
 
     def give_back(self) -> None:
         """After a bug of ours: report what was done, and let the card be taken up again later."""
@@ -164,10 +184,11 @@ class Delivery:
         for plugin in ports.plugins.dispatcher.plugins("decorate_message"):
             if plugin not in enabled:
                 continue
-            given = message
-            added = await ports.plugins.dispatcher.first(
-                "decorate_message", (plugin,), lambda name: arguments(name) | {"message": given}
-            )
+
+            def with_message(name: str, message: Message = message) -> dict[str, Any]:
+                return arguments(name) | {"message": message}
+
+            added = await ports.plugins.dispatcher.first("decorate_message", (plugin,), with_message)
             if added is not None and isinstance(added.value, Message):
                 message = added.value
         return message
@@ -193,7 +214,8 @@ class Delivery:
             return _Wait(None, failed=False)
         if outcome.ok:
             self._card = sent(self._card, message, outcome.message_id, now)
-            self._report(None)
+            if not isinstance(next_step(self._card, message), Nothing):
+                self._report(None)  # its id is safe before the rest is done
             return None
         return await self._refused(outcome)
 
@@ -222,19 +244,26 @@ class Delivery:
         for message_id, outcome in outcomes.items():
             self._note(Op.DELETE, outcome, message_id, "", now, stage=stages.get(message_id))
             if outcome.reason is Reason.TOO_OLD:
-                await self._close_old(message_id)
+                wait = await self._close_old(message_id)
+                if wait:
+                    return wait
             elif not outcome.ok:
                 failed = outcome
                 continue
             self._card = gone(self._card, message_id)
         return await self._refused(failed) if failed else None
 
-    async def _close_old(self, message_id: int) -> None:
+    async def _close_old(self, message_id: int) -> _Wait | None:
         """After 48 h a message can only be edited (R63, R64): it says that it is over, and is forgotten."""
+        wait = await self._budget()
+        if wait:
+            return wait
         text = Message(catalogue("callgram", self._locale.language)["outdated"])
         now = self._ports.clock()
         outcome = await api.edit_message(self._ports.session, self._token, self._card.chat_id, message_id, text)
         self._note(Op.EDIT, outcome, message_id, text.html, now)
+        again = outcome.kind in {Kind.FLOOD, Kind.SERVER, Kind.NOT_SENT}
+        return await self._refused(outcome) if again else None
 
     async def _search(self, orphan: Any) -> _Wait | None:
         """Try the ids that nobody accounts for around the time of the lost send. Not finding proves nothing (telegram.md §3)."""
@@ -266,7 +295,8 @@ class Delivery:
         bot, chat, limits = self._card.bot_id, self._card.chat_id, self._ports.limits
         now = self._ports.monotonic()
         ready = limits.ready_at(bot, chat, now)
-        while now < ready <= now + PATIENCE_S:
+        patience = now + PATIENCE_S
+        while now < ready <= patience:
             await self._ports.sleep(ready - now)
             now = self._ports.monotonic()
             ready = limits.ready_at(bot, chat, now)
@@ -293,11 +323,37 @@ class Delivery:
         if outcome.reason is Reason.CONTENT and not self._plain:
             self._plain = True
             return None
-        if outcome.reason is Reason.CHAT_DEAD:
-            await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=None, reason=outcome.description))
-        elif outcome.reason is Reason.TOKEN:
-            await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=0, until=None, reason=outcome.description))
+        if outcome.reason in {Reason.CHAT_DEAD, Reason.TOKEN}:
+            return await self._suspend(0 if outcome.reason is Reason.TOKEN else chat, outcome.description)
+        self._skip(f"gave up: {outcome.reason}")
         return _Wait(None)
+
+    async def _suspend(self, chat: int, reason: str) -> _Wait:
+        """Nobody writes to the chat (0: for the bot) until a person resumes it. The card stays due, for that moment."""
+        bot = self._card.bot_id
+        if chat == 0:
+            logger.error("bot {} is suspended: {}; see callgram subscriber list", bot, reason)
+        await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=None, reason=reason))
+        self._skip(f"blocked: {reason}")
+        return _Wait(0.0, failed=False)
+
+    def _skip(self, reason: str) -> None:
+        """Why the stage is not in the chat, for whoever asks."""
+        SKIPS.labels(reason.partition(":")[0]).inc()
+        self._actions.append(
+            Action(
+                at=self._ports.clock(),
+                enterprise=self._card.enterprise,
+                call_id=self._card.call_id,
+                unique_id=self._call.unique_id,
+                chat_id=self._card.chat_id,
+                bot_id=self._card.bot_id,
+                stage=self._card.stage,
+                op=Op.SKIP,
+                outcome="skipped",
+                reason=reason,
+            )
+        )
 
     def _close_for(self, seconds: float) -> None:
         """429: the chat takes nothing for so long; a little longer, so that not all chats of a bot come back at once."""

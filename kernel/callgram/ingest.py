@@ -41,6 +41,7 @@ class Ingest:
         self._store, self._directory, self._clock, self._stored = store, directory, clock, stored
         self._waiting: list[tuple[NewEvent, asyncio.Future[bool]]] = []
         self._gathered = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._n_refused = 0
         self._said_at = -SAY_EVERY_S
         self._numbers: tuple[str, dict[bytes, str]] = ("-", {})
@@ -65,7 +66,9 @@ class Ingest:
             repeat_s=KEYED_REPEAT_S if message_id else REPEAT_S,
             body=body,
         )
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # a getpid(2) on Python 3.11: a fifth of a request where that is slow
+        answer: asyncio.Future[bool] = self._loop.create_future()
         self._waiting.append((event, answer))
         self._gathered.set()
         return await answer

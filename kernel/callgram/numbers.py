@@ -39,7 +39,7 @@ class NumberPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     zone: str = "Europe/Minsk"
 
     def is_extension(self, number: str) -> bool:
-        return _pattern(self.extension).fullmatch(number) is not None
+        return _fits(self.extension, number)
 
     def canonical(self, number: str) -> str:
         return canonical(number, self.region, self.rewrite) if self.rewrite else canonical(number, self.region)
@@ -50,11 +50,18 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
+@lru_cache(65_536)
+def _fits(pattern: str, number: str) -> bool:
+    return _pattern(pattern).fullmatch(number) is not None
+
+
+@lru_cache(65_536)
 def bare(number: str) -> str:
     """A number without the dialplan context that hosts leave on it: ``375290000777@outbound`` → ``375290000777``."""
     return number.split("@", 1)[0].strip()
 
 
+@lru_cache(65_536)
 def is_hidden(number: str) -> bool:
     return bare(number).lower() in HIDDEN
 
@@ -101,4 +108,6 @@ def readable(number: str) -> str:
     if not phonenumbers.is_possible_number(parsed):
         return number
     text = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
+    if re.sub(r"\D", "", text) != number:
+        return number  # a zero that the formatting takes for a trunk prefix
     return re.sub(r"^(\+\d+) (\d+)[ -]", r"\1 (\2) ", text)

@@ -15,13 +15,13 @@ from loguru import logger
 
 from callgram.calls.book import Book, Touch, is_weak, lookup_keys
 from callgram.calls.facts import Facts
-from callgram.calls.story import Call, Result, tell
+from callgram.calls.story import Call, Result
 from callgram.cards import Card, Plan, Stage, Urgency
 from callgram.context import Context, Directory
 from callgram.errors import StoreError
 from callgram.events import Event, Kind
 from callgram.loader import Plugins
-from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS
+from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS, SKIPS
 from callgram.settings import CallSettings
 from callgram.store import Batch, CallRow, CardRow, Planned, Store
 from callgram.trace import Action, Op
@@ -78,6 +78,8 @@ class Planner:
                 await batch.commit(planned)
         EVENTS_PLANNED.inc(len(planned.done))
         EVENTS_FAILED.inc(len(planned.failed))
+        for skip in planned.skips:
+            SKIPS.labels(skip.reason.partition(":")[0]).inc()
         self._changed(told)
         self._woken()
         return True
@@ -108,14 +110,14 @@ class Planner:
         keys = {key for event in events for key in lookup_keys(event, number_plan)}
         for facts, found_by in await batch.find(keys):
             book.add(facts, found_by)
-        before = {facts.id: tell(facts, number_plan) for facts in book.calls.values()}
+        before = {facts.id: book.told(facts) for facts in book.calls.values()}
         work = _Work(self._plugins, self._directory(), settings, batch.enterprise, now)
         planned = Planned()
         for event in events:
             touch = book.apply(event)
             planned.absorbed |= dict.fromkeys(touch.absorbed, touch.facts.id)
             planned.done[event.id] = touch.facts.id
-            await work.consider(touch, before)
+            await work.consider(touch, book, before)
         for facts in batch.due if timers else ():
             await self._ring_timer(book, facts, work, before, now)
         planned.absorbed = {loser: _survivor(planned.absorbed, loser) for loser in planned.absorbed}
@@ -129,11 +131,11 @@ class Planner:
         known = book.calls.get(facts.id)
         if known is not None and known.version != facts.version:
             return
-        head = tell(facts, book.plan).unique_id
+        head = book.told(facts).unique_id
         event = Event(enterprise=facts.enterprise, kind=Kind.TIMER, received_at=now, unique_id=head)
         book.add(facts, ())
-        before.setdefault(facts.id, tell(facts, book.plan))
-        await work.consider(book.close(facts.id, event), before)
+        before.setdefault(facts.id, book.told(facts))
+        await work.consider(book.close(facts.id, event), book, before)
 
 
 def _survivor(absorbed: dict[int, int], call: int) -> int:
@@ -162,10 +164,10 @@ class _Work:
         """The calls that this batch touched, as they are told now."""
         return [self._told[call_id] for call_id in sorted(self.touched)]
 
-    async def consider(self, touch: Touch, before: dict[int, Call]) -> None:
+    async def consider(self, touch: Touch, book: Book, before: dict[int, Call]) -> None:
         """Plan a call after one of its events, if the event changed anything that a reader could see."""
         facts = touch.facts
-        call = tell(facts, self._settings.locale().plan)
+        call = book.told(facts)
         old = self._told.get(facts.id) or before.get(facts.id)
         self._told[facts.id] = call
         self.touched.add(facts.id)
@@ -211,10 +213,13 @@ class _Work:
         enterprise = self._directory.enterprises.get(self._number)
         if enterprise is None:
             return
-        for call in self._doubted:
-            plan = Plan(stage=Stage.HANGUP)
-            planned.skips.append(self._skip(call, plan, 0, enterprise.bot_id, f"times of the host not used: {call.doubt}"))
-        for chat in self._directory.chats_of(self._number):
+        chats = self._directory.chats_of(self._number)
+        for left in cards:
+            self._leave(planned, left, enterprise.bot_id, {chat.id for chat in chats})
+        for chat in chats:
+            for call in self._doubted:
+                reason = f"host_times: not used, {call.doubt}"
+                planned.skips.append(self._skip(call, Plan(stage=Stage.HANGUP), chat.id, enterprise.bot_id, reason))
             for call, plan in self._passed:
                 planned.skips.append(self._skip(call, plan, chat.id, enterprise.bot_id, "superseded"))
             for call, plan in self.wanted.values():
@@ -223,6 +228,19 @@ class _Work:
                 if card and _never_seen(card, plan):
                     passed = msgspec.structs.replace(plan, stage=card.stage)
                     planned.skips.append(self._skip(call, passed, chat.id, enterprise.bot_id, "superseded"))
+
+    def _leave(self, planned: Planned, card: Card, bot_id: int, chats: set[int]) -> None:
+        """Say why a card is not brought up to date any more: nobody subscribes, or its call was a part of another."""
+        survivor = _survivor(planned.absorbed, card.call_id)
+        wanted = self.wanted.get(survivor)
+        if wanted is None:
+            return
+        call, plan = wanted
+        if card.chat_id not in chats:
+            planned.skips.append(self._skip(call, plan, card.chat_id, bot_id, "filtered: not subscribed any more"))
+        elif survivor != card.call_id and not any(shown.stage is card.stage for shown in card.shown):
+            part = msgspec.structs.replace(plan, stage=card.stage)
+            planned.skips.append(self._skip(call, part, card.chat_id, bot_id, "duplicate: part of another call"))
 
     def _call_row(self, book: Book, call_id: int) -> CallRow:
         facts, call = book.calls[call_id], self._told[call_id]

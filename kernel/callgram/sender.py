@@ -1,7 +1,8 @@
 """The sender: one owner per bot brings the cards of its chats to what they should show.
 
 Each turn is one transaction: what finished is written, what is due is claimed (and by that marked in flight), then the
-HTTP calls run side by side, one per (bot, chat). A bot's limits live in its owner's memory; its lease is in the store.
+HTTP calls run side by side, one per (bot, chat). Bots are dealt out to a few rounds of turns, so that one round's database
+time is the others' sending time. A bot's limits live in its owner's memory; its lease is in the store.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
 from loguru import logger
 
-from callgram.context import Directory, Secret
+from callgram.context import Directory
 from callgram.delivery import Delivery, Ports
 from callgram.errors import StoreError
 from callgram.loader import Plugins
@@ -26,7 +28,9 @@ from callgram.telegram.limits import Limits
 LEASE_TTL_S = 6.0
 RENEW_S = 1.5
 POLL_S = 0.5  # the truth, where a wake-up was lost or came from another node
-IN_HAND = 256  # cards in flight at once
+ROUNDS = 3  # side by side; a bot belongs to one
+IN_HAND = 256  # cards in hand at once, of one round
+AT_ONCE = 8  # cards that one chat may have in hand; they are sent one after another
 
 
 class Sender:
@@ -44,18 +48,15 @@ class Sender:
         node: str,
         done: Callable[[], None],
     ) -> None:
-        self._store, self._directory, self._limits, self._clock = store, directory, limits, clock
-        self._node, self._done = node, done
-        self._finished: list[Progress] = []
-        self._jobs: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._wake = asyncio.Event()
+        self.store, self.directory, self.limits, self.clock, self.done = store, directory, limits, clock, done
+        self._node = node
         self._renew = asyncio.Event()
         self._refused: frozenset[int] = frozenset()  # bots of other nodes: asked for again only at the next renewal
         self._leases: dict[int, int] = {}
         self._leased_until = 0.0
-        self._draining = False
-        self._due_at: datetime | None = None
-        self._ports = Ports(
+        self.draining = False
+        self._rounds = [Round(self, number) for number in range(ROUNDS)]
+        self.ports = Ports(
             plugins=plugins,
             directory=directory,
             session=session,
@@ -64,7 +65,7 @@ class Sender:
             monotonic=time.monotonic,
             chance=random.random,
             holds=self._holds,
-            report=self._take,
+            report=lambda progress: self._rounds[progress.bot_id % ROUNDS].take(progress),
             limit_chat=store.limit_chat,
             move_chat=store.move_chat,
             sent_ids=store.sent_ids,
@@ -74,117 +75,175 @@ class Sender:
     def owned(self) -> frozenset[int]:
         return frozenset(self._leases)
 
+    def leases(self) -> dict[int, int]:
+        """``{bot: fence}`` of the bots that may be sent for now."""
+        return self._leases if time.monotonic() < self._leased_until and not self.draining else {}
+
     def _holds(self, bot: int, fence: int) -> bool:
         return self._leases.get(bot) == fence and time.monotonic() < self._leased_until
 
     def wake(self) -> None:
         """Something may be due, or a bot may be new. Any number of calls is one."""
-        self._wake.set()
-        if not self._leases.keys() >= self._directory().bots().keys() - self._refused:
+        for turns in self._rounds:
+            turns.wake()
+        if not self._leases.keys() >= self.directory().bots().keys() - self._refused:
             self._renew.set()
-
-    def _take(self, progress: Progress) -> None:
-        self._finished.append(progress)
-        self._wake.set()
 
     async def run(self) -> None:
         """Send until :meth:`drain`. Leases are renewed beside, also while a turn waits for the database."""
         renewing = asyncio.create_task(self._keep_leases(), name="leases")
         try:
-            while not (self._draining and not self._jobs and not self._finished):
-                self._wake.clear()
-                try:
-                    await self._turn()
-                except StoreError as error:
-                    logger.warning("sender waits for the store: {}", error)
-                    await asyncio.sleep(1.0)
-                await self._rest()
+            await asyncio.gather(*(turns.run() for turns in self._rounds))
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
 
     def drain(self) -> None:
         """Claim nothing more, finish what is in flight: a send is never cancelled, or it would be ambiguous."""
-        self._draining = True
-        self._wake.set()
-
-    async def _rest(self) -> None:
-        """Until something happens, the next card is due, or the poll."""
-        if self._draining and not self._jobs:
-            return
-        timeout = POLL_S
-        ready = self._limits.next_ready(time.monotonic())
-        if ready is not None:
-            timeout = min(timeout, max(0.0, ready - time.monotonic()))
-        if self._due_at is not None:
-            timeout = min(timeout, max(0.0, (self._due_at - self._clock()).total_seconds()))
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-
-    async def _turn(self) -> None:
-        finished, self._finished = self._finished, []
-        blocked = self._limits.blocked(time.monotonic())
-        closed = {bot for bot, chat in blocked if chat == 0}
-        freed = {(progress.bot_id, progress.chat_id) for progress in finished if progress.released}
-        usable = time.monotonic() < self._leased_until and not self._draining
-        leases = {bot: fence for bot, fence in self._leases.items() if bot not in closed} if usable else {}
-        try:
-            claims = await self._store.exchange(
-                finished,
-                leases=leases,
-                busy=[*(self._jobs.keys() - freed), *(pair for pair in blocked if pair[1] != 0)],
-                limit=max(0, IN_HAND - len(self._jobs.keys() - freed)),
-                now=self._clock(),
-            )
-        except StoreError:
-            self._finished = finished + self._finished
-            raise
-        if any(progress.actions for progress in finished):
-            self._done()
-        for pair in freed:
-            self._jobs.pop(pair, None)
-        bots = self._directory().bots() if claims else {}
-        for claim in claims:
-            self._start(claim, bots.get(claim.card.bot_id))
-        self._due_at = None if claims or not leases else await self._store.next_due(leases)
-
-    def _start(self, claim: Claim, token: Secret | None) -> None:
-        fence = claim.card.claimed_fence
-        if token is None or fence is None:
-            return  # the bot was taken away this very moment; the claim is found again
-        delivery = Delivery(self._ports, claim, fence, token)
-        pair = (claim.card.bot_id, claim.card.chat_id)
-        self._jobs[pair] = asyncio.create_task(self._run(delivery, claim, fence), name=f"card {claim.card.call_id}")
-
-    async def _run(self, delivery: Delivery, claim: Claim, fence: int) -> None:
-        """One of the two places that catch broadly: a bug in one card must not stop the others. It is retried, loudly."""
-        try:
-            await delivery.deliver()
-        except Exception:  # noqa: BLE001 - see above
-            logger.exception("call {}: its card cannot be delivered", claim.card.call_id)
-            delivery.give_back()
+        self.draining = True
+        self.wake()
 
     async def _keep_leases(self) -> None:
         while True:
             began = time.monotonic()
             try:
-                held = dict(await self._store.hold_leases(self._node, self._directory().bots(), ttl_s=LEASE_TTL_S))
+                held = dict(await self.store.hold_leases(self._node, self.directory().bots(), ttl_s=LEASE_TTL_S))
             except StoreError as error:
                 logger.warning("leases are not renewed: {}", error)
             else:
-                for bot in held.keys() - self._leases.keys():
-                    self._limits.start_bot(bot, time.monotonic(), empty=held[bot] > 1)
-                for bot in self._leases.keys() - held.keys():
-                    self._limits.stop_bot(bot)
-                if held.keys() != self._leases.keys():
-                    self._wake.set()
-                self._refused = frozenset(self._directory().bots().keys() - held.keys())
-                self._leases, self._leased_until = held, began + LEASE_TTL_S - 1.0
-                BOTS_OWNED.set(len(held))
+                self._take_leases(held, began)
             self._renew.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_S):
                     await self._renew.wait()
+
+    def _take_leases(self, held: dict[int, int], began: float) -> None:
+        for bot in held.keys() - self._leases.keys():
+            self.limits.start_bot(bot, time.monotonic(), empty=held[bot] > 1)
+        for bot in self._leases.keys() - held.keys():
+            self.limits.stop_bot(bot)
+        changed = held.keys() != self._leases.keys()
+        self._refused = frozenset(self.directory().bots().keys() - held.keys())
+        self._leases, self._leased_until = held, began + LEASE_TTL_S - 1.0
+        BOTS_OWNED.set(len(held))
+        if changed:
+            for turns in self._rounds:
+                turns.wake()
+
+
+class Round:
+    """Turn after turn for every ``ROUNDS``-th bot."""
+
+    def __init__(self, sender: Sender, number: int) -> None:
+        self._sender, self._number = sender, number
+        self._finished: list[Progress] = []
+        self._jobs: dict[tuple[int, int], int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turn_s, self._card_s = Average(0.0), Average(1.0)
+        self._wake = asyncio.Event()
+        self._due_at: datetime | None = None
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def take(self, progress: Progress) -> None:
+        """Have the next turn write what became of a card."""
+        self._finished.append(progress)
+        self._wake.set()
+
+    async def run(self) -> None:
+        while not (self._sender.draining and not self._jobs and not self._finished):
+            self._wake.clear()
+            try:
+                await self._turn()
+            except StoreError as error:
+                logger.warning("sender waits for the store: {}", error)
+                await asyncio.sleep(1.0)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until something happens, the next card is due, or the poll."""
+        if self._sender.draining and not self._jobs:
+            return
+        timeout = POLL_S
+        ready = self._sender.limits.next_ready(time.monotonic())
+        if ready is not None:
+            timeout = min(timeout, max(0.0, ready - time.monotonic()))
+        if self._due_at is not None:
+            timeout = min(timeout, max(0.0, (self._due_at - self._sender.clock()).total_seconds()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+
+    async def _turn(self) -> None:
+        finished, self._finished = self._finished, []
+        blocked = self._sender.limits.blocked(time.monotonic())
+        closed = {bot for bot, chat in blocked if chat == 0}
+        ended = Counter((progress.bot_id, progress.chat_id) for progress in finished if progress.released)
+        freed = {pair for pair, n_ended in ended.items() if self._jobs.get(pair, 0) <= n_ended}
+        held = self._sender.leases()
+        leases = {bot: held[bot] for bot in held if bot % ROUNDS == self._number and bot not in closed}
+        in_hand = self._jobs.keys() - freed
+        began = time.monotonic()
+        try:
+            claims = await self._sender.store.exchange(
+                finished,
+                leases=leases,
+                busy=[*in_hand, *(pair for pair in blocked if pair[1] != 0)],
+                limit=max(0, IN_HAND - len(in_hand)),
+                now=self._sender.clock(),
+                per_chat=self._per_chat(),
+            )
+        except StoreError:
+            self._finished = finished + self._finished
+            raise
+        if any(progress.actions for progress in finished):
+            self._sender.done()
+        for pair, n_ended in ended.items():
+            self._jobs[pair] = self._jobs.get(pair, 0) - n_ended
+        for pair in freed:
+            del self._jobs[pair]
+        self._start(claims)
+        self._turn_s.add(time.monotonic() - began)
+        self._due_at = None if claims or not leases else await self._sender.store.next_due(leases)
+
+    def _per_chat(self) -> int:
+        """How many cards a chat can be sent in the time of a turn. One, but where Telegram answers faster than the database:
+        what waits in hand is sent as it was claimed, and is in doubt if this process dies."""
+        return max(1, min(AT_ONCE, int(self._turn_s.value / self._card_s.value)))
+
+    def _start(self, claims: list[Claim]) -> None:
+        bots = self._sender.directory().bots() if claims else {}
+        by_chat: dict[tuple[int, int], list[Delivery]] = {}
+        for claim in claims:
+            token, fence = bots.get(claim.card.bot_id), claim.card.claimed_fence
+            if token is None or fence is None:
+                continue  # the bot was taken away this very moment; the claim is found again
+            delivery = Delivery(self._sender.ports, claim, fence, token)
+            by_chat.setdefault((claim.card.bot_id, claim.card.chat_id), []).append(delivery)
+        for pair, deliveries in by_chat.items():
+            self._jobs[pair] = len(deliveries)
+            task = asyncio.create_task(self._run(deliveries), name=f"chat {pair}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, deliveries: list[Delivery]) -> None:
+        """One of the two places that catch broadly: a bug in one card must not stop the others. It is retried, loudly."""
+        for delivery in deliveries:
+            began = time.monotonic()
+            try:
+                await delivery.deliver()
+            except Exception:  # noqa: BLE001 - see above
+                logger.exception("{}: its card cannot be delivered", delivery)
+                delivery.give_back()
+            self._card_s.add(time.monotonic() - began)
+
+
+class Average:
+    """A moving average of seconds."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def add(self, seconds: float) -> None:
+        self.value += (max(seconds, 1e-6) - self.value) / 16

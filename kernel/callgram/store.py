@@ -140,11 +140,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
 
 
-def came_meanwhile(report: Progress, visible: tuple[Shown, ...]) -> tuple[Shown, ...]:
-    """The messages of a card that its claim did not have, and that ``report`` therefore says nothing about."""
+def ids_told(report: Progress) -> frozenset[int]:
+    """The message ids that ``report`` says anything about. 0 is one of them: what has no id yet is the report's alone."""
     told = {0, *report.seen, *(shown.message_id for shown in report.shown)}
-    told |= {action.message_id for action in report.actions}
-    return tuple(shown for shown in visible if shown.message_id not in told)
+    return frozenset(told | {action.message_id for action in report.actions})
 
 
 def unknown_sends(report: Progress, known: tuple[Shown, ...]) -> tuple[Shown, ...]:
@@ -234,8 +233,9 @@ class Store(Reading, Naming, Protocol):
         busy: Sequence[tuple[int, int]],
         limit: int,
         now: datetime,
+        per_chat: int = 1,
     ) -> list[Claim]:
-        """In one durable transaction: write ``progress``, then claim at most one due card of each (bot, chat) that is
+        """In one durable transaction: write ``progress``, then claim at most ``per_chat`` due cards of each (bot, chat) that is
         not in ``busy``, most urgent first, for bots in ``leases`` that are still leased to this fence.
 
         ``busy`` must name every (bot, chat) with a card in hand: a card of this fence outside of it counts as one whose

@@ -58,7 +58,8 @@ def chats_of(actions: list[Action]) -> list[ChatLife]:
     """One for each chat that an action or a decision names, in the order of their first."""
     by_chat: dict[int, list[Action]] = {}
     for action in actions:
-        by_chat.setdefault(action.chat_id, []).append(action)
+        if action.chat_id:  # 0: a decision about the call as a whole
+            by_chat.setdefault(action.chat_id, []).append(action)
     return [_chat(chat_id, of_chat) for chat_id, of_chat in by_chat.items()]
 
 

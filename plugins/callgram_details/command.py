@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from callgram import ConfigError, Store
-from callgram.cli.admin import with_store
+from callgram import ConfigError, Store, with_store
 from callgram_details.accounts import OPERATOR, TOKEN, new_operator, new_token, read_operator, read_token
 from callgram_details.keys import KEY, PLUGIN, new_key
 

@@ -160,7 +160,7 @@ def mermaid_of(file: CallFile, call: Call, rows: list[Row], chat_names: dict[int
     """A sequence diagram: channels, callgram, chats."""
     names = names_of(file)
     channels = list(dict.fromkeys(row.lane for row in rows if row.is_event))
-    chats = list(dict.fromkeys(row.chat_id for row in rows if not row.is_event))
+    chats = list(dict.fromkeys(row.chat_id for row in rows if row.chat_id))
     out = ["sequenceDiagram"]
     for place, channel in enumerate(channels):
         who = whose(file, call, channel, names, words) if channel else words["host"]
@@ -174,6 +174,8 @@ def mermaid_of(file: CallFile, call: Call, rows: list[Row], chat_names: dict[int
         text = _clean(f"{row.clock} {row.text}")
         if row.is_event:
             out.append(f"    c{channels.index(row.lane)}->>callgram: {text}")
+        elif not row.chat_id:
+            out.append(f"    Note over callgram: {text}")
         else:
             arrow = "--x" if row.failed or row.what == "skip" else "->>"
             out.append(f"    callgram{arrow}t{chats.index(row.chat_id)}: {text}")

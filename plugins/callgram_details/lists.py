@@ -81,7 +81,7 @@ def _moment(text: str, zone: tzinfo) -> datetime | None:
 
 
 def make_list_routes(site: Site) -> list[Any]:
-    throttle = Throttle()
+    by_login, by_address = Throttle(5), Throttle(30)  # many may come from one address, that of a proxy
 
     def operator_asking(request: Ask) -> Operator | None:
         return operator_in(request, site.vault, site.session_s) if site.vault.is_open else None
@@ -132,12 +132,13 @@ def make_list_routes(site: Site) -> list[Any]:
         if not site.vault.is_open or not _is_ours(site, request, str(form.get("csrf", ""))):
             return _form(site, request, "wrong_login", 403)
         address = request.client.host if request.client else ""
-        names = (f"login {login}", f"address {address}")
-        if not throttle.is_open(*names):
+        who = f"{login} {address}"
+        if not (by_login.is_open(who) and by_address.is_open(address)):
             return _form(site, request, "slow_down", 429)
         operator = await logged_in(site.vault, login, password)
         if operator is None:
-            throttle.note(*names)
+            by_login.note(who)
+            by_address.note(address)
             return _form(site, request, "wrong_login", 403)
         answer = Redirect(_next(str(form.get("next", ""))), status_code=303, headers=HEADERS)
         told = site.vault.sign_session([operator.login, operator.seal])

@@ -36,6 +36,7 @@ from callgram_details.story import (
 from callgram_details.timeline import direction_sign, timeline_of
 from callgram_details.wording import Wording
 
+ASSETS = {"details.css": "text/css", "details.js": "text/javascript", "icon.svg": "image/svg+xml"}
 ROWS = 2_000  # of one page; a longer call goes on on the next
 
 
@@ -55,7 +56,7 @@ def templates() -> Environment:
 @cache
 def asset(name: str) -> bytes | None:
     """The text of a file that pages refer to; ``None``: no such file."""
-    if name not in {"details.css", "details.js"}:
+    if name not in ASSETS:
         return None
     return resources.files("callgram_details").joinpath("view", name).read_bytes()
 
@@ -68,7 +69,7 @@ def asset_url(name: str) -> str:
 
 def call_url(unique_id: str, query: Iterable[tuple[str, str]] = (), under: str = "/call/details/") -> str:
     told = urlencode([(key, value) for key, value in query if value])
-    return f"{under}{quote(unique_id, safe='')}{'?' if told else ''}{told}"
+    return f"{under}{quote(unique_id, safe='', errors='replace')}{'?' if told else ''}{told}"
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):

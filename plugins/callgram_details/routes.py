@@ -16,6 +16,7 @@ import msgspec
 from litestar import MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from callgram import Store, StoreError
@@ -138,7 +139,7 @@ def page_number(request: Ask) -> int:
 
 def make_routes(site: Site) -> list[Any]:
     @get("/call/details/{unique_id:str}", include_in_schema=False, exception_handlers=CAUGHT)
-    async def details(request: Ask, unique_id: str) -> Response[bytes]:
+    async def details(request: Ask, unique_id: FromPath[str]) -> Response[bytes]:
         view, file = await site.opened(request, unique_id)
         call = tell(file.facts, view.locale.plan)
         others: tuple[Listed, ...] = ()
@@ -149,7 +150,7 @@ def make_routes(site: Site) -> list[Any]:
         return answered(request, html, HTML)
 
     @get("/call/details/{unique_id:str}/record/{key:str}", include_in_schema=False, exception_handlers=CAUGHT)
-    async def record(request: Ask, unique_id: str, key: str) -> Response[bytes]:
+    async def record(request: Ask, unique_id: FromPath[str], key: FromPath[str]) -> Response[bytes]:
         """The body of one row, for pages that are too long to carry them all."""
         view, file = await site.opened(request, unique_id)
         call = tell(file.facts, view.locale.plan)
@@ -159,7 +160,7 @@ def make_routes(site: Site) -> list[Any]:
         return answered(request, site.clean(row.body, view, file), TEXT)
 
     @get("/call/details/{unique_id:str}/live", include_in_schema=False, exception_handlers=CAUGHT)
-    async def live(request: Ask, unique_id: str) -> Response[Any]:
+    async def live(request: Ask, unique_id: FromPath[str]) -> Response[Any]:
         """Server-sent events: ``changed`` whenever there is something new on the page. 204 ends it."""
         _, file = await site.opened(request, unique_id)
         if site.n_streams >= MOST_STREAMS or _is_over(file):
@@ -168,16 +169,15 @@ def make_routes(site: Site) -> list[Any]:
         return Stream(stream, media_type="text/event-stream", headers={**HEADERS, "x-accel-buffering": "no"})
 
     @get("/details/assets/{name:str}", include_in_schema=False, exception_handlers=CAUGHT)
-    async def assets(name: str) -> Response[bytes]:
+    async def assets(name: FromPath[str]) -> Response[bytes]:
         text = page.asset(name)
         if text is None:
             raise nothing_here()
-        kind = "text/css" if name.endswith(".css") else "text/javascript"
         kept = {**HEADERS, "cache-control": "public, max-age=31536000, immutable"}
-        return Response(text, media_type=f"{kind}; charset=utf-8", headers=kept)
+        return Response(text, media_type=f"{page.ASSETS[name]}; charset=utf-8", headers=kept)
 
     @get("/api/calls/{unique_id:str}", tags=["calls"], exception_handlers=CAUGHT, responses=JSON_ANSWER)
-    async def api_call(request: Ask, unique_id: str) -> Response[CallOut]:
+    async def api_call(request: Ask, unique_id: FromPath[str]) -> Response[CallOut]:
         """Everything about a call, by the UniqueId of any of its channels or its Linkedid.
 
         Needs ``Authorization: Bearer`` with a token of the enterprise, a signed link's ``s``, or a session. ``e`` chooses
@@ -188,13 +188,13 @@ def make_routes(site: Site) -> list[Any]:
         return answered(request, site.clean(text, view, file), "application/json")  # type: ignore[return-value]
 
     @get("/api/calls/{unique_id:str}/export.log", tags=["calls"], exception_handlers=CAUGHT, media_type="text/plain")
-    async def api_log(request: Ask, unique_id: str) -> Response[bytes]:
+    async def api_log(request: Ask, unique_id: FromPath[str]) -> Response[bytes]:
         """The call as lines of a trace file; ``callgram replay`` takes them."""
         view, file = await site.opened(request, unique_id)
         return answered(request, site.clean(log_of(file, view.words), view, file), TEXT, headers=_named("call.log"))
 
     @get("/api/calls/{unique_id:str}/export.mmd", tags=["calls"], exception_handlers=CAUGHT, media_type="text/plain")
-    async def api_mermaid(request: Ask, unique_id: str) -> Response[bytes]:
+    async def api_mermaid(request: Ask, unique_id: FromPath[str]) -> Response[bytes]:
         """The call as a Mermaid sequence diagram."""
         view, file = await site.opened(request, unique_id)
         call = tell(file.facts, view.locale.plan)

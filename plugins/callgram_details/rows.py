@@ -207,6 +207,8 @@ class _Builder:
             return words.say("row_fail", op=action.op, stage=stage, reason=why)
         if action.reason.startswith("found"):
             return words.say("row_found", stage=stage)
+        if action.op is Op.SKIP and not action.chat_id:
+            return reason
         return words.say(f"row_{action.op}", stage=stage, reason=reason)
 
     def _answer(self, action: Action, n_try: int) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ class Fact(msgspec.Struct, frozen=True):
 class Badge(msgspec.Struct, frozen=True):
     kind: str
     text: str
+    url: str = ""
 
 
 def split(file: CallFile) -> tuple[list[Event], list[Action]]:
@@ -66,7 +67,8 @@ def _result(call: Call, names: dict[str, str], words: Wording) -> str:
             return words.say("missed_incoming_one", who=words.party(call.rung[0], names))
         return words.say("missed_incoming_many", n=len(call.rung))
     who = call.caller if call.direction is Direction.OUTGOING else next(iter(call.rung), "")
-    return words.say(f"missed_{call.direction}", who=words.party(who, names) if who else words["someone"])
+    key = f"missed_{call.direction}"
+    return words.say(key, who=words.party(who, names)) if who else words[f"{key}_untold"]
 
 
 def _live(call: Call, names: dict[str, str], words: Wording) -> str:
@@ -210,7 +212,8 @@ def _gaps_of_bridges(file: CallFile, call: Call, words: Wording, names: dict[str
         if len(channels) == 1 and call.ended:
             found.append(words.say("gap_lonely_bridge", bridge=short(bridge)))
     if call.ended and any(move.left for move in file.facts.moves):
-        for _, channel in sorted(open_now):
+        hung_up = {hangup.unique_id for hangup in file.facts.hangups}
+        for channel in sorted({channel for _, channel in open_now} - hung_up):
             found.append(words.say("gap_never_left", who=whose(file, call, channel, names, words)))
     return found
 
@@ -241,11 +244,13 @@ def badges_of(file: CallFile, call: Call, words: Wording, gaps: Sequence[str]) -
         "ghost": call.closed,
         "late": late_by_s(call) is not None,
         "partial": bool(lost & set(gaps)) or bool(file.failed),
-        "recording": bool(call.recording),
+        "recording": bool(call.recording or call.recording_link),
         "unsent": call.ended and bool(file.cards) and not any(card.shown for card in file.cards),
         "failed": any(is_failure(action) for action in actions),
     }
-    return [Badge(kind, words[f"badge_{kind}"]) for kind, is_so in told.items() if is_so]
+    link = call.recording_link if call.recording_link.startswith(("http://", "https://")) else ""
+    urls = {"recording": link}
+    return [Badge(kind, words[f"badge_{kind}"], urls.get(kind, "")) for kind, is_so in told.items() if is_so]
 
 
 def short(bridge: str) -> str:

@@ -19,8 +19,10 @@ from callgram_details.rows import Row
 from callgram_details.story import device_of, names_of, whose
 from callgram_details.wording import Wording
 
-LANE, AXIS, HEAD, STEP = 92, 92, 52, 30
+AXIS, HEAD, STEP, MARGIN = 92, 52, 30, 34
+WIDTH, WIDE, NARROW = 770, 104, 76  # what a desktop shows without scrolling, and the widths that a lane may have
 MOST_LANES = 9  # channels with a lane of their own; a storm of legs shares the last one
+SHORT = {"bridge_create": "bridge +", "bridge_destroy": "bridge −", "bridge_leave": "leave", "new_callerid": "callerid"}
 LONG_GAP_S = 5.0  # time without anything that is written beside the axis
 
 
@@ -93,14 +95,17 @@ class _Drawing:
         self._file, self._call, self._rows, self._chats = file, call, rows, chats
         self._chat_names, self._words = names, words
         self._channels = self._order_of_channels()
-        self._axis = LANE * max(1, len(self._channels)) + AXIS // 2
+        n_lanes = min(MOST_LANES, max(1, len(self._channels)))
+        room = (WIDTH - AXIS - MARGIN) // (n_lanes + max(1, len(chats)))
+        self._lane = max(NARROW, min(WIDE, room))
+        self._axis = MARGIN + self._lane * n_lanes + AXIS // 2
         self._y, self._pauses = self._heights()
         self._height = (max(self._y.values()) if self._y else HEAD) + STEP
         self._times = sorted((row.at, self._y[row.key]) for row in rows)
 
     def drawn(self) -> Timeline:
         lanes = [*self._channel_lanes(), *self._chat_lanes()]
-        width = self._axis + AXIS // 2 + LANE * max(1, len(self._chats)) + 8
+        width = self._axis + AXIS // 2 + self._lane * max(1, len(self._chats)) + 8
         marks = tuple(self._mark(row) for row in self._rows)
         return Timeline(
             width=width,
@@ -124,11 +129,11 @@ class _Drawing:
         return min(self._channels.index(channel), MOST_LANES - 1)
 
     def _x_of_lane(self, lane: int) -> int:
-        return LANE * lane + LANE // 2
+        return MARGIN + self._lane * lane + self._lane // 2
 
     def _x_of_chat(self, chat_id: int) -> int:
         place = next(place for place, chat in enumerate(self._chats) if chat.chat_id == chat_id)
-        return self._axis + AXIS // 2 + LANE * place + LANE // 2
+        return self._axis + AXIS // 2 + self._lane * place + self._lane // 2
 
     def _heights(self) -> tuple[dict[str, int], tuple[Pause, ...]]:
         y, heights, pauses = HEAD + STEP // 2, {}, []
@@ -161,7 +166,9 @@ class _Drawing:
                 kind, device = "client", self._words.number(self._call.client) or self._words["hidden"]
             else:
                 kind = "host" if not channel else "leg"
-            lanes.append(Lane(self._x_of_lane(place), _fit(who), _fit(device if device != who else "", 18), kind))
+                leg = self._file.facts.legs.get(channel)
+                device = "Local" if leg is not None and leg.channel.startswith("Local/") else device
+            lanes.append(Lane(self._x_of_lane(place), _fit(who), _fit(device if device != who else "", 20), kind))
         return lanes
 
     def _chat_lanes(self) -> list[Lane]:
@@ -220,9 +227,12 @@ class _Drawing:
         y = self._y[row.key]
         if row.is_event:
             x = self._x_of_lane(self._lane_of(row.lane))
-            return Mark(row, x, y, x + 12, "start", row.what)
+            return Mark(row, x, y, x - 11, "end", SHORT.get(row.what, row.what))
+        if not row.chat_id:  # a decision about the call as a whole
+            x = self._axis + AXIS // 2
+            return Mark(row, x, y, x + 11, "start", row.what)
         x = self._x_of_chat(row.chat_id)
-        return Mark(row, x, y, x + 18, "start", row.what if row.what != "skip" else f"skip {row.stage}")
+        return Mark(row, x, y, x + 18, "start", row.what)
 
     def _causes(self, marks: dict[str, Mark]) -> list[Cause]:
         found = []

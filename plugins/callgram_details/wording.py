@@ -25,8 +25,10 @@ class Wording:
         return self._words[key].format(**values)
 
     def span(self, seconds: float) -> str:
-        """``0,4 с``, ``2 мин 14 с``, ``1 ч 2 мин 3 с``."""
+        """``8 мс``, ``1,4 с``, ``2 мин 14 с``, ``1 ч 2 мин 3 с``."""
         seconds = max(0.0, seconds)
+        if seconds < 0.9995:
+            return f"{round(seconds * 1000)} {self['millisecond']}" if seconds else f"0 {self['second']}"
         if seconds < 10:
             text = f"{seconds:.1f}".removesuffix(".0")
             return f"{text.replace('.', ',') if self.language == 'ru' else text} {self['second']}"

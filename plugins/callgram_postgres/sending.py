@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 from callgram.cards import Shown
-from callgram.store import ChatLimit, Claim, Progress
+from callgram.store import ChatLimit, Claim, Progress, ids_told, unknown_sends
 from callgram.trace import Op
 from callgram_postgres.house import House
 from callgram_postgres.pools import Pools, translated
@@ -25,6 +25,7 @@ from callgram_postgres.rows import (
     read_facts,
     read_shown,
     shown_text,
+    write_json,
 )
 
 SQL = queries("sending")
@@ -68,8 +69,9 @@ class Sending(House):
         busy: Sequence[tuple[int, int]],
         limit: int,
         now: datetime,
+        per_chat: int = 1,
     ) -> list[Claim]:
-        wanted = [list(leases), list(leases.values()), *columns(busy, 2), now, limit]
+        wanted = [list(leases), list(leases.values()), *columns(busy, 2), now, limit, per_chat]
         await self.make_days(action.at for report in progress for action in report.actions)
         async with self._pools.take("send") as connection:
             for left in reversed(range(TRIES)):
@@ -124,7 +126,7 @@ async def _exchange(connection: Any, progress: Sequence[Progress], wanted: list[
 
 
 async def _claim(connection: Any, wanted: list[Any]) -> list[Claim]:
-    if not wanted[0] or wanted[-1] <= 0:
+    if not wanted[0] or wanted[-2] <= 0:
         return []
     rows = await connection.fetch(SQL["claim_cards"], *wanted)
     if not rows:
@@ -146,9 +148,11 @@ async def _claim(connection: Any, wanted: list[Any]) -> list[Claim]:
 
 async def _report(connection: Any, progress: Sequence[Progress], now: datetime) -> None:
     """Actions first: they happened, whoever has the card now."""
-    actions = [action_row(action) for report in progress for action in report.actions]
-    if actions:
-        await connection.execute(SQL["write_actions"], *columns(actions, ACTION_WIDTH))
+    told = [action for report in progress for action in report.actions]
+    for name, skips in (("write_actions", False), ("write_skips", True)):
+        rows_told = [action_row(action) for action in told if (action.op is Op.SKIP) is skips]
+        if rows_told:
+            await connection.execute(SQL[name], *columns(rows_told, ACTION_WIDTH))
     newest: dict[tuple[str, int, int], Progress] = {}
     for report in progress:
         key = (report.enterprise, report.call_id, report.chat_id)
@@ -166,25 +170,49 @@ async def _report(connection: Any, progress: Sequence[Progress], now: datetime) 
             report.released,
             report.retry_at,
             report.attempts,
+            write_json(sorted(ids_told(report))).decode(),
         )
         for report in newest.values()
     ]
-    written = await connection.fetch(SQL["write_progress"], *columns(rows, 10))
+    written = await connection.fetch(SQL["write_progress"], *columns(rows, 11))
     for key in newest.keys() - {(row["enterprise"], row["call_id"], row["chat_id"]) for row in written}:
-        await _report_to_survivor(connection, newest[key], now)
+        await _report_late(connection, newest[key], now)
+
+
+async def _report_late(connection: Any, report: Progress, now: datetime) -> None:
+    """The card is not in hand with that fence. What was sent for it is there all the same, and somebody else's to see to."""
+    place = (part_of(report.enterprise), report.enterprise)
+    row = None
+    if unknown_sends(report, ()):
+        where = (report.call_id, report.chat_id, report.bot_id, report.fence)
+        row = await connection.fetchrow(SQL["late_card"], *place, *where)
+    if row is None:
+        await _report_to_survivor(connection, report, now)
+        return
+    await _gain(connection, report, row, now)
+
+
+async def _gain(connection: Any, report: Progress, row: Any, now: datetime) -> None:
+    late = unknown_sends(report, read_shown(row["shown"]))
+    if late:
+        place = (part_of(report.enterprise), report.enterprise, row["call_id"], report.chat_id)
+        await connection.execute(SQL["gain"], *place, shown_text(late), now)
 
 
 async def _report_to_survivor(connection: Any, report: Progress, now: datetime) -> None:
-    """The card is not in hand with that fence: if its call was absorbed meanwhile, the survivor's card has it all."""
+    """If the card's call was absorbed meanwhile, the survivor's card has it all."""
     place = (part_of(report.enterprise), report.enterprise)
     row = None
     for _ in range(TRIES):  # a survivor that is absorbed itself while we wait for its card is gone then: look again
         row = row or await connection.fetchrow(
             SQL["survivor_card"], *place, report.call_id, report.chat_id, report.bot_id
         )
-    if row is None or (row["claimed_fence"] or 0) > report.fence:
+    if row is None:
         return
-    shown = reported(read_shown(row["shown"]) + read_shown(row["gained"]), report)
+    if (row["claimed_fence"] or 0) > report.fence:
+        await _gain(connection, report, row, now)
+        return
+    shown = reported(read_shown(row["shown"]), report)
     ours = row["claimed_fence"] == report.fence
     await connection.execute(
         SQL["report_to_survivor"],

@@ -8,19 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import (
-    DATA,
-    SHIPPED,
-    SUPERUSER,
-    Office,
-    Program,
-    Telegram,
-    is_final,
-    new_office,
-    plugins_toml,
-    scenario,
-    until,
-)
+from harness import SHIPPED, SUPERUSER, Office, Program, Telegram, new_office, plugins_toml, until
+from recordings import DATA, is_final, scenario
 
 NOTICED_S = 1.0
 

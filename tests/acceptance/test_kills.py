@@ -13,20 +13,8 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
-from harness import (
-    Background,
-    Office,
-    Program,
-    Telegram,
-    as_new_call,
-    capture,
-    is_final,
-    new_office,
-    read_final,
-    scenario,
-    until,
-    with_token,
-)
+from harness import Background, Office, Program, Telegram, new_office, until
+from recordings import as_new_call, capture, is_final, read_final, scenario, with_token
 
 from callgram.replay import Post
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import SHIPPED, Office, Program, Telegram, new_office, plugins_toml, scenario
+from harness import SHIPPED, Office, Program, Telegram, new_office, plugins_toml
+from recordings import scenario
 
 from callgram.replay import Post
 
@@ -46,7 +47,7 @@ def chat_of(recording: list[Post], program: Program, office: Office, telegram: T
         seen.append([])
         for one in telegram.truth(office.bot, chat):
             if one.seq > since:
-                text = re.sub(r"[⏰⌛].*", "", one.text or "").strip()
+                text = re.sub(r"[⏰⌛⏱].*", "", one.text or "").strip()
                 stages[one.message_id] = stage_of(text) if text else stages[one.message_id]
                 seen[-1].append((one.kind, stages[one.message_id], text))
     assert seen[0] == seen[1]

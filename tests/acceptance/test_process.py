@@ -9,18 +9,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from harness import (
-    Office,
-    Program,
-    Telegram,
-    as_new_call,
-    capture,
-    is_final,
-    new_office,
-    plugins_toml,
-    read_final,
-    until,
-)
+from harness import Office, Program, Telegram, new_office, plugins_toml, until
+from recordings import as_new_call, capture, is_final, read_final
 
 BROKEN = '[[plugin]]\nname = "acme_crm"\n'
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import DATA, SUPERUSER, Final, Office, Program, Telegram, new_office, read_final
+from harness import SUPERUSER, Office, Program, Telegram, new_office
+from recordings import DATA, Final, read_final
 
 from callgram.replay import read
 

@@ -141,7 +141,9 @@ class Telegram:
         wanted = request.payload.get("message_ids") or [request.payload["message_id"]]
         if any(one in shown and now - shown[one].at > TOO_OLD for one in wanted):
             return Outcome(kind=Kind.REJECTED, reason=Reason.TOO_OLD)
-        there = [shown.pop(one) for one in wanted if one in shown]
+        there = {one: shown.pop(one) for one in wanted if one in shown}
+        for message_id, message in there.items():
+            self._world.check_deleted(request.chat, message_id, message.text)
         together = request.method == "deleteMessages"
         return OK if there or together else Outcome(kind=Kind.OK, reason=Reason.GONE)
 
@@ -173,6 +175,7 @@ class Node:
         self.finished: list[Progress] = []
         self.jobs: dict[tuple[int, int], Job] = {}
         self.frozen = False
+        self.unsure: set[tuple[int, str]] = set()
         self.ports = Ports(
             plugins=world.plugins,
             directory=lambda: world.directory,
@@ -195,8 +198,19 @@ class Node:
     async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
         request = Request(method, payload["chat_id"], payload, self._world.now + HELD)
         self._world.check_issued(request)
+        if method == "sendMessage":
+            self._check_repeated(request)
         outcome: Outcome = await _yielded(request)
+        if outcome.kind is Kind.AMBIGUOUS:
+            self.unsure.add((request.chat, payload["text"].rpartition(" ")[0]))
         return outcome
+
+    def _check_repeated(self, request: Request) -> None:
+        """A passing stage that may be there is not sent again; the next one will tell."""
+        call, stage, _ = request.payload["text"].split()
+        again = (request.chat, f"{call} {stage}") in self.unsure
+        assert stage == Stage.HANGUP or not again, f"{call} {stage} is sent again, but may be there"
+        self.unsure -= {(request.chat, f"{call} {other}") for other in Stage}
 
     def lease(self) -> None:
         held = dict(run(self.store.hold_leases(self.name, [BOT], ttl_s=LEASE_S)))
@@ -319,8 +333,8 @@ class World:
 
     # What happens
 
-    def plan(self, call: int, stage: Stage, absorbed: int = 0) -> None:
-        """The planner commits a new state of ``call`` (0: a new one) for every chat."""
+    def plan(self, call: int, stage: Stage, absorbed: int = 0) -> int:
+        """The planner commits a new state of ``call`` (0: a new one, whose id is answered) for every chat."""
         body = f'{{"Token":"t","UniqueId":"{next(self._names)}.1","Phone":"+375296254070"}}'.encode()
         event = NewEvent(
             enterprise=NUMBER,
@@ -332,9 +346,10 @@ class World:
             body=body,
         )
         run(self.store.append([event]))
-        run(self._plan(call, stage, absorbed))
+        planned: int = run(self._plan(call, stage, absorbed))
+        return planned
 
-    async def _plan(self, call: int, stage: Stage, absorbed: int) -> None:
+    async def _plan(self, call: int, stage: Stage, absorbed: int) -> int:
         async with self.store.plan(now=self.now, limit=10) as batch:
             assert batch is not None
             call = call or batch.events[0].id
@@ -353,6 +368,7 @@ class World:
                     done={event.id: call for event in batch.events},
                 )
             )
+            return call
 
     def _card(self, call: int, chat: int, told: Told) -> CardRow:
         return CardRow(
@@ -458,14 +474,23 @@ class World:
             assert len(own) <= most, f"{len(own)} calls to chat {request.chat} within {window} s"
         del self.issued[:-200]
 
+    def check_deleted(self, chat: int, message_id: int, text: str) -> None:
+        """Readers see the new message before the old one goes. (One that was lost may be taken for another call's.)"""
+        if self.repeated or not self.traced()[chat, message_id]:
+            return
+        there = [shown.text for shown in self.telegram.chats[chat].values() if shown.ours and len(shown.text.split()) == 3]
+        root = self.root(read(text)[0])
+        assert any(self.root(read(other)[0]) == root for other in there), f"{text!r} was deleted before anything took its place"
+
     def check_edit(self, old: str, new: str) -> None:
         if len(new.split()) == 3 and len(old.split()) == 3 and read(old)[0] == read(new)[0]:
             assert read(new)[1] >= read(old)[1], f"{old!r} was overwritten by {new!r}"
 
     def settle(self) -> None:
         """Everybody is well again and every call ends; then each chat must show each call's end, once."""
-        for call in [call for call, told in self.calls.items() if not told.into]:
-            self.plan(call, Stage.HANGUP)
+        for call, told in list(self.calls.items()):
+            if not told.into and told.stage is not Stage.HANGUP:
+                self.plan(call, Stage.HANGUP)
         self.telegram.blocked.clear()
         for node in self.nodes:
             node.thaw()

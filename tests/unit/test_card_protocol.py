@@ -7,19 +7,23 @@ protocol taken away, and must be found.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
-from unittest import mock
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from callgram import Stage
+from callgram import Message, Stage, delivery
+from callgram.cards import Card, Delete, Nothing, Search, Send, Shown, Step, next_step
+from callgram.delivery import Delivery
+from callgram.testing import memory
+from callgram.testing.memory import MemoryStore
 
-from .card_world import BOT, CHATS, World
+from .card_world import CHATS, World
 
 STEPS = int(os.environ.get("CALLGRAM_MODEL_STEPS", "20000"))
 OF_ONE_RUN = 50
@@ -115,7 +119,7 @@ def explore(steps: int, **more: Any) -> None:
             max_examples=max(1, steps // OF_ONE_RUN),
             stateful_step_count=OF_ONE_RUN,
             deadline=None,
-            derandomize=STEPS == 20000,
+            derandomize=STEPS == 20_000,
             database=None,
             suppress_health_check=list(HealthCheck),
             **more,
@@ -125,3 +129,193 @@ def explore(steps: int, **more: Any) -> None:
 
 def test_every_chat_converges_to_the_truth() -> None:
     explore(STEPS)
+
+
+# Broken builds: what is taken away, and what stands in its place
+
+
+def deletes_first(card: Card, message: Message | None, *, search_first: bool = False) -> Step:
+    old = [shown.message_id for shown in card.shown if shown is not card.current and not shown.is_orphan]
+    return Delete(tuple(old)) if old else next_step(card, message, search_first=search_first)
+
+
+def resends_transient(card: Card, message: Message | None, *, search_first: bool = False) -> Step:
+    step = next_step(card, message, search_first=search_first)
+    return Send(message) if message and isinstance(step, Nothing) and "may have been sent" in step.reason else step
+
+
+def never_searches(card: Card, message: Message | None, *, search_first: bool = False) -> Step:
+    step = next_step(card, message)
+    return Nothing("") if isinstance(step, Search) else step
+
+
+def sends_what_was_shown(card: Card, message: Message, message_id: int, now: datetime) -> Card:
+    return card
+
+
+def trusts_what_it_finds(card: Card, orphan: Shown, message_id: int | None) -> Card:
+    shown = tuple(
+        msgspec.structs.replace(old, message_id=message_id) if old is orphan else old
+        for old in card.shown
+        if message_id or old is not orphan
+    )
+    return msgspec.structs.replace(card, shown=shown)
+
+
+async def no_budget(self: Delivery) -> None:
+    return None
+
+
+def yes(*_: Any) -> bool:
+    return True
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "broken"),
+    [
+        pytest.param(delivery, "next_step", deletes_first, id="deletes the old message first"),
+        pytest.param(delivery, "next_step", never_searches, id="does not look for lost messages"),
+        pytest.param(delivery, "sent", sends_what_was_shown, id="does not remember what it sent"),
+        pytest.param(Card, "outdated", lambda self: (), id="leaves outdated messages"),
+        pytest.param(Delivery, "_budget", no_budget, id="has no budget"),
+        pytest.param(Delivery, "_take_over", nothing, id="takes over as if nothing had been in flight"),
+        pytest.param(Delivery, "_note", nothing, id="tells the trace nothing"),
+    ],
+)
+def test_a_broken_build_is_found(place: Any, name: str, broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, name, broken)
+    with pytest.raises(AssertionError):
+        explore(20_000, phases=[Phase.generate], report_multiple_bugs=False)
+
+
+# What exploration found once, or finds rarely: the shortest way there, and the build that fails it
+
+
+def well(world: World, at: int = 0) -> None:
+    """The node claims what is due, and all that it asks is answered."""
+    node = world.nodes[at]
+    node.turn()
+    while node.asking():
+        world.answer(node, node.asking()[0], "well")
+    node.turn()
+
+
+def answered(world: World, how: str, at: int = 0) -> None:
+    node = world.nodes[at]
+    node.turn()
+    for job in node.asking():
+        world.answer(node, job, how)
+    node.turn()
+
+
+def begun(**more: Any) -> World:
+    world = World(**more)
+    world.nodes[0].lease()
+    return world
+
+
+def a_passing_stage_may_be_there(world: World) -> None:
+    call = world.plan(0, Stage.DIAL)
+    answered(world, "executed, unheard")
+    world.plan(call, Stage.DIAL)
+    well(world)
+
+
+def two_calls_lose_a_message_each(world: World) -> None:
+    world.plan(0, Stage.HANGUP)
+    well(world)
+    world.tick(1.0)
+    for stage in (Stage.DIAL, Stage.HANGUP):
+        world.plan(0, stage)
+        answered(world, "executed, unheard")
+        world.tick(1.0)
+        world.nodes[0].lease()
+    for _ in range(14):
+        world.tick(1.0)
+        world.nodes[0].lease()
+        well(world)
+
+
+def a_search_is_frozen_and_goes_on(world: World) -> None:
+    world.plan(0, Stage.HANGUP)
+    well(world)
+    call = world.plan(0, Stage.HANGUP)
+    answered(world, "broken")
+    for _ in range(11):
+        world.tick(1.0)
+        world.nodes[0].lease()
+    world.nodes[0].turn()
+    world.nodes[0].frozen = True
+    world.tick(9.0)
+    for _ in range(40):
+        world.nodes[1].lease()
+        well(world, 1)
+        world.tick(1.0)
+    world.plan(call, Stage.HANGUP)
+    well(world, 1)
+    world.nodes[0].thaw()
+    for _ in range(40):
+        for job in world.nodes[0].asking():
+            world.answer(world.nodes[0], job, "well")
+        world.tick(1.0)
+
+
+def a_call_is_absorbed_while_the_database_goes(world: World) -> None:
+    part = world.plan(0, Stage.DIAL)
+    well(world)
+    world.tick(1.5)
+    world.nodes[0].lease()
+    call = world.plan(0, Stage.DIAL)
+    world.nodes[0].turn()
+    world.plan(call, Stage.BRIDGE, absorbed=part)
+    for job in world.nodes[0].asking():
+        world.answer(world.nodes[0], job, "well")
+    world.tick(1.5)
+    world.nodes[0].turn("after")
+
+
+def a_frozen_node_reports_late(world: World) -> None:
+    call = world.plan(0, Stage.DIAL)
+    world.nodes[0].turn()
+    world.nodes[0].frozen = True
+    for job in world.nodes[0].asking():
+        world.answer(world.nodes[0], job, "well")
+    world.tick(7.0)
+    world.nodes[1].lease()
+    world.plan(call, Stage.HANGUP)
+    world.tick(1.1)
+    well(world, 1)
+    world.nodes[0].thaw()
+    world.nodes[0].turn()
+
+
+RARE = [
+    pytest.param(a_passing_stage_may_be_there, delivery, "next_step", resends_transient, id="sends a passing stage again"),
+    pytest.param(two_calls_lose_a_message_each, delivery, "found", trusts_what_it_finds, id="takes what it finds for its own"),
+    pytest.param(a_search_is_frozen_and_goes_on, Delivery, "_holds", yes, id="forgets the fence"),
+    pytest.param(a_call_is_absorbed_while_the_database_goes, memory, "ids_told", lambda report: None, id="overwrites"),
+    pytest.param(a_frozen_node_reports_late, MemoryStore, "_gain", nothing, id="drops what is reported late"),
+]
+
+
+@pytest.mark.parametrize("policy", ["resend", "probe"])
+@pytest.mark.parametrize(("play", "place", "name", "broken"), RARE)
+def test_what_is_rare_ends_well(play: Callable[[World], None], place: Any, name: str, broken: Any, policy: str) -> None:
+    world = begun(policy=policy)
+    play(world)
+    world.settle()
+
+
+@pytest.mark.parametrize(("play", "place", "name", "broken"), RARE)
+def test_a_build_that_is_broken_where_it_is_rare_is_found(
+    play: Callable[[World], None], place: Any, name: str, broken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, name, broken)
+    world = begun(policy="probe")
+    with pytest.raises(AssertionError):
+        play(world)
+        world.settle()

@@ -19,6 +19,7 @@ from callgram import hooks
 from callgram.events import POSTED, Kind, _Wire
 from callgram.http import _documented
 from callgram.loader import GROUP, adopt
+from callgram.numbers import Rewrite
 from callgram.settings import (
     ENVIRONMENT,
     CallSettings,
@@ -43,6 +44,7 @@ STORE_MODULES = frozenset(
         "callgram.context",
         "callgram.errors",
         "callgram.events",
+        "callgram.naming",
         "callgram.store",
         "callgram.trace",
     }
@@ -183,6 +185,7 @@ KERNEL_SETTINGS = {
     "`[defaults]`": CallSettings,
     "`[enterprise.NUMBER]`": EnterpriseEntry,
     "`[limits]`": LimitSettings,
+    "`rewrite`": Rewrite,
 }
 
 
@@ -395,7 +398,7 @@ def test_the_changelog_begins_with_the_plugin_api() -> None:
 def test_every_command_in_the_readme_exists() -> None:
     from callgram.cli import callgram as program
 
-    known = set(program.commands) | {"simulator"}  # a plugin's
+    known = set(program.commands) | {"directory", "simulator"}  # of plugins
     for path in pages():
         for command in re.findall(r"^    callgram (\w+)", path.read_text("utf-8"), flags=re.MULTILINE):
             assert command in known, f"{path.name}: callgram {command}"

@@ -77,10 +77,11 @@ def test_the_service_brings_a_posted_call_to_its_chat(callgram_service) -> None:
         async with Simulator(no_flood) as telegram:
             async with service(telegram_url=telegram.url, enterprises=[(enterprise, [Chat(id=5)])]) as running:
                 posts = read(MISSED)
-                played = await replay_all([posts], running.url, speed=100)
-                assert (played.n_posted, played.n_refused) == (len(posts), 0)
-                while not any("❌" in (entry.text or "") for entry in telegram.state.truth):
-                    await asyncio.sleep(0)
+                with telegram.state.feed.watch() as changes:
+                    played = await replay_all([posts], running.url, speed=100)
+                    assert (played.n_posted, played.n_refused) == (len(posts), 0)
+                    while not any("❌" in (entry.text or "") for entry in telegram.state.truth):
+                        await changes.get()
             records = telegram.state.dialog(telegram.state.bot(7001), 5).own_records
             return [record.message.text for record in records.values()]
 

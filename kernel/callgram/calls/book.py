@@ -153,13 +153,23 @@ class Book:
         self.plan = plan
         self.calls: dict[int, Facts] = {}
         self._index: dict[str, set[int]] = {}
+        self._keys: dict[int, set[str]] = {}
         self.new_keys: dict[int, set[str]] = {}
+        self._told: dict[int, tuple[Facts, Call]] = {}
+
+    def told(self, facts: Facts) -> Call:
+        """``tell(facts)``, told once as long as the facts stay the same."""
+        known = self._told.get(facts.id)
+        if known is None or known[0] is not facts:
+            known = self._told[facts.id] = (facts, tell(facts, self.plan))
+        return known[1]
 
     def add(self, facts: Facts, keys: Iterable[str]) -> None:
         """Put in a call that the store knows, under the keys by which it was found."""
         self.calls[facts.id] = facts
         for key in keys:
             self._index.setdefault(key, set()).add(facts.id)
+            self._keys.setdefault(facts.id, set()).add(key)
 
     def apply(self, event: Event) -> Touch:
         """Find the call of ``event`` (or open one), fold it in, and merge what it ties together."""
@@ -185,8 +195,8 @@ class Book:
     def _tied(self, key: str, facts: Facts, event: Event) -> Facts | None:
         """The call that a weak key ties to ``facts``: the latest that fits, or none where a choice would be a guess."""
         known = (self.calls[call] for call in sorted(self._index.get(key, set()) - {facts.id}, reverse=True))
-        fitting = [other for other in known if _ties(key, facts, other, event, self.plan)]
-        fitting = [other for other in fitting if not tell(other, self.plan).ended] or fitting
+        fitting = [other for other in known if _ties(key, facts, other, event, self)]
+        fitting = [other for other in fitting if not self.told(other).ended] or fitting
         if len(fitting) < 2 or key.startswith("client:"):
             return fitting[0] if len(fitting) == 1 else None
         if not key.startswith("pair:"):
@@ -199,13 +209,15 @@ class Book:
         merged = merge(facts, other)
         loser = other.id if merged.id == facts.id else facts.id
         absorbed.append(loser)
+        self._told.pop(loser, None)
         self.calls.pop(loser)
         self.calls[merged.id] = merged
-        for key, calls in self._index.items():
-            if loser in calls:
-                calls.discard(loser)
-                calls.add(merged.id)
-                self.new_keys.setdefault(merged.id, set()).add(key)
+        lost = self._keys.pop(loser, set())
+        for key in lost:
+            self._index[key].discard(loser)
+            self._index[key].add(merged.id)
+        self._keys.setdefault(merged.id, set()).update(lost)
+        self.new_keys.setdefault(merged.id, set()).update(lost)
         self.new_keys.setdefault(merged.id, set()).update(self.new_keys.pop(loser, set()))
         return merged
 
@@ -214,12 +226,13 @@ class Book:
             calls = self._index.setdefault(key, set())
             if facts.id not in calls:
                 calls.add(facts.id)
+                self._keys.setdefault(facts.id, set()).add(key)
                 self.new_keys.setdefault(facts.id, set()).add(key)
 
 
-def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) -> bool:
+def _ties(key: str, one: Facts, other: Facts, event: Event, book: Book) -> bool:
     """Whether a weak key that two calls share makes them one call. Both must be alive at the same time."""
-    if not _overlap(one, other, plan):
+    if not _overlap(one, other, book):
         return False
     if key.startswith("local:"):
         return True
@@ -227,7 +240,7 @@ def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) ->
         fragment, call = (one, other) if _is_fragment(one) else (other, one)
         return _is_fragment(fragment) and _is_told(call) and not _seats(fragment) & _seats(call)
     if key.startswith("mobile:"):
-        return _is_mobile(one, plan) != _is_mobile(other, plan)
+        return _is_mobile(one, book.plan) != _is_mobile(other, book.plan)
     if key.startswith("born:"):
         return _are_parts(one, other)
     if key.startswith("channel:"):
@@ -235,13 +248,13 @@ def _ties(key: str, one: Facts, other: Facts, event: Event, plan: NumberPlan) ->
     if key.startswith("client:"):
         return bool(other.starts) and (_is_inner_leg(one) or _only_inner_ends(one))
     if key.startswith("consult:"):  # the talk is told after the consultation about it
-        return _consults(one, other, key.removeprefix("consult:"), event, plan) and _follows(other, one)
-    return _consults(other, one, key.removeprefix("talk:"), event, plan)
+        return _consults(one, other, key.removeprefix("consult:"), event, book) and _follows(other, one)
+    return _consults(other, one, key.removeprefix("talk:"), event, book)
 
 
-def _overlap(one: Facts, other: Facts, plan: NumberPlan) -> bool:
+def _overlap(one: Facts, other: Facts, book: Book) -> bool:
     first, second = sorted((one, other), key=lambda facts: facts.first_at)
-    told = tell(first, plan)
+    told = book.told(first)
     if told.ended_at is None:
         return True
     lasted_s = max((told.ended_at - first.first_at).total_seconds(), _host_lasted_s(told))
@@ -286,8 +299,8 @@ def _is_mobile(facts: Facts, plan: NumberPlan) -> bool:
     )
 
 
-def _is_inner(facts: Facts, plan: NumberPlan) -> bool:
-    return not facts.starts and tell(facts, plan).direction is Direction.INTERNAL
+def _is_inner(facts: Facts, book: Book) -> bool:
+    return not facts.starts and book.told(facts).direction is Direction.INTERNAL
 
 
 def _is_inner_leg(facts: Facts) -> bool:
@@ -321,10 +334,10 @@ def _seats(facts: Facts) -> set[str]:
     return {peer(leg.channel) for uid, leg in facts.legs.items() if uid in inside and not is_local(leg.channel)}
 
 
-def _consults(main: Facts, inner: Facts, extension: str, event: Event, plan: NumberPlan) -> bool:
+def _consults(main: Facts, inner: Facts, extension: str, event: Event, book: Book) -> bool:
     """``inner`` is an internal call of an extension that talks with somebody outside in ``main``, which goes on."""
-    told = tell(main, plan)
-    if told.direction is Direction.INTERNAL or not _is_inner(inner, plan):
+    told = book.told(main)
+    if told.direction is Direction.INTERNAL or not _is_inner(inner, book):
         return False
     return _talks(main, extension, event) and (not told.ended or _made_before_end(inner, told))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property, lru_cache
 
 import msgspec
 
@@ -128,6 +129,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return Result.ANSWERED if self.answered else Result.MISSED
 
 
+@lru_cache(16_384)
 def peer(channel: str) -> str:
     """The device of a channel name: ``SIP/150-0000002b`` → ``150``, ``Local/152@ctx-00000001;2`` → ``152``."""
     name = channel.partition("/")[2]
@@ -204,7 +206,7 @@ class _Story:
         facts = self.facts
         talk = self._talk()
         talkers, answered_at, left_at = talk.order, talk.since, talk.left_at
-        answered = bool(talkers) or any(end.status in {"2", "5"} for end in (self.ends or self._mobile_ends()))
+        answered = bool(talkers) or any(end.status in {"2", "5"} for end in (self.ends or self._mobile_ends))
         if answered and not talkers:
             talkers = self._named_by_hangup()
         closed = facts.closed_at is not None and facts.closed_at >= facts.last_at and not self.ends
@@ -226,9 +228,9 @@ class _Story:
             ended=ended,
             closed=closed,
             client=self.client,
-            caller=self._caller(),
-            ringing=self._rings()[-1] if self._rings() else (),
-            rung=tuple(dict.fromkeys(number for step in self._rings() for number in step)),
+            caller=self._caller,
+            ringing=self._rings[-1] if self._rings else (),
+            rung=tuple(dict.fromkeys(number for step in self._rings for number in step)),
             talkers=talkers,
             line=self._line(),
             greeted=bool(facts.starts),
@@ -325,7 +327,7 @@ class _Story:
         ]
         own += [ring.phone for ring in (*self.dials, *self.ends, *self.hangups) if ring.call_type == 2]
         for phone in own:
-            if not is_hidden(phone) and phone not in self.trunks and phone not in self._inside():
+            if not is_hidden(phone) and phone not in self.trunks and phone not in self._inside:
                 return self.plan.canonical(phone)
         head = self.facts.legs.get(self.head)
         numbers = [*mobile_clients]
@@ -336,6 +338,7 @@ class _Story:
             numbers += [leg.connected_num, leg.exten] if own_ext else [leg.num] if not is_local(leg.channel) else []
         return self._outside_number(*numbers)
 
+    @cached_property
     def _inside(self) -> frozenset[str]:
         """Extensions that this call names as such: devices of channels and whom dials ring."""
         rung = {bare(number) for dial in self.dials if dial.call_type == 0 for number in dial.extensions}
@@ -343,6 +346,7 @@ class _Story:
         managers = {bare(number) for dial in self.dials if dial.call_type != 0 for number in dial.extensions}
         return frozenset(number for number in rung | peers | managers if self.plan.is_extension(number))
 
+    @cached_property
     def _caller(self) -> str:
         if self.direction is Direction.INCOMING:
             return ""
@@ -357,13 +361,14 @@ class _Story:
         named += [leg.connected_num for leg in self.facts.legs.values()]
         return next((number for number in named if self.plan.is_extension(number)), "")
 
+    @cached_property
     def _rings(self) -> list[tuple[str, ...]]:
         """The extensions of each dial step, in order; in an outgoing call nobody of ours rings."""
         if self.direction is Direction.OUTGOING:
             return []
         steps = [tuple(self._party(number) for number in dial.extensions) for dial in self.dials if dial.call_type != 1]
         if self.direction is Direction.INTERNAL and not steps:
-            caller = self._caller()
+            caller = self._caller
             legs = self.facts.legs.values()
             named = [number for end in self.ends for number in end.extensions]
             named += [number for leg in legs for number in (peer(leg.channel), leg.connected_num, leg.exten)]
@@ -427,16 +432,16 @@ class _Story:
         """When the client met whom, and when that was told: from when both were in the bridge. One who waited there and left before the client
         came (a consultation) met him there only if he never did elsewhere: the leaving may be told late."""
         came = {move.bridge_id: move.at for move in reversed(joins) if move.unique_id in clients and move.bridge_id}
+        leaves: dict[tuple[str, str], list[datetime]] = {}
+        for move in self.facts.moves:
+            if move.left:
+                leaves.setdefault((move.unique_id, move.bridge_id), []).append(move.at)
         met: list[tuple[datetime, datetime, str]] = []
         missed: list[tuple[datetime, datetime, str]] = []
         for move in joins:
             came_at = came.get(move.bridge_id, move.at)
             at = min(move.at, came_at) if abs(came_at - move.at) <= PAIR else max(move.at, came_at)
-            gone = any(
-                left.left and left.unique_id == move.unique_id and left.bridge_id == move.bridge_id
-                for left in self.facts.moves
-                if move.at <= left.at < at
-            )
+            gone = any(move.at <= left_at < came_at for left_at in leaves.get((move.unique_id, move.bridge_id), ()))
             (missed if gone else met).extend((at, move.at, party) for party in self._met(move, joins, clients))
         known = {party for *_, party in met}
         return [*met, *(meeting for meeting in missed if meeting[2] not in known)]
@@ -452,7 +457,7 @@ class _Story:
             dialled = any(dial.unique_id == move.unique_id == self.head for dial in self.dials)
             with_client = bool(clients & {move.unique_id, *others}) or dialled
             talker = next((uid for uid in (move.unique_id, *sorted(others)) if uid not in clients), "")
-            party = self._talker(self.facts.legs.get(talker, leg)) or self._caller()
+            party = self._talker(self.facts.legs.get(talker, leg)) or self._caller
             return [party] if with_client and party else []
         if move.unique_id in clients:
             if not others and self.plan.is_extension(bare(leg.connected_num)):
@@ -467,7 +472,7 @@ class _Story:
         return []
 
     def _answered_outgoing(self, move: Move, clients: frozenset[str]) -> list[str]:
-        caller = self._caller()
+        caller = self._caller
         return [caller] if self.direction is Direction.OUTGOING and move.unique_id in clients and caller else []
 
     def _talker(self, leg: Leg) -> str:
@@ -480,7 +485,7 @@ class _Story:
         return "" if party == self.client or party in self.trunks else party
 
     def _internal_talk(self, joins: list[Move]) -> _Talk:
-        callees = self._rings()
+        callees = self._rings
         if not joins or not callees:
             return _Talk()
         since = min(move.at for move in joins)
@@ -498,15 +503,16 @@ class _Story:
             return None
         return max(move.at for move in last.values())
 
+    @cached_property
     def _mobile_ends(self) -> list[Hangup]:
         return [hangup for hangup in self.facts.hangups if is_mobile_leg(hangup, self.plan)]
 
     def _named_by_hangup(self) -> tuple[str, ...]:
         if self.direction is Direction.OUTGOING:
-            return (self._caller(),) if self._caller() else ()
+            return (self._caller,) if self._caller else ()
         for end in self.ends:
             named = tuple(self._party(number) for number in end.extensions[:1])
             if named and named[0] not in {self.client, ""}:
                 return named
-        mobiles = [self.plan.canonical(end.phone) for end in self._mobile_ends() if end.status in {"2", "5"}]
+        mobiles = [self.plan.canonical(end.phone) for end in self._mobile_ends if end.status in {"2", "5"}]
         return tuple(mobiles[:1])

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from callgram import __version__
-from callgram.cli import admin, run
+from callgram.cli import admin, run, trace
 from callgram.errors import CallgramError
 from callgram.settings import ENVIRONMENT
 
@@ -17,7 +17,8 @@ Result = TypeVar("Result")
 
 SECTIONS = {
     "Run": ("serve", "demo", "simulator"),
-    "Look after": ("plugins", "enterprise", "subscriber"),
+    "Look after": ("plugins", "enterprise", "subscriber", "operator", "details", "sinks"),
+    "Find out": ("trace",),
     "Try out": ("replay",),
 }
 
@@ -53,7 +54,16 @@ def callgram() -> None:
     """
 
 
-for command in (run.serve, run.demo, admin.plugins, admin.enterprise, admin.subscriber, run.replay):
+for command in (
+    run.serve,
+    run.demo,
+    admin.plugins,
+    admin.enterprise,
+    admin.subscriber,
+    run.replay,
+    trace.sinks,
+    trace.trace,
+):
     callgram.add_command(command)
 
 

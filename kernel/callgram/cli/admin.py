@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import click
 import msgspec
 
+from callgram.commands import with_store as with_store
 from callgram.context import Chat, Directory, Enterprise, Secret, bot_id
 from callgram.errors import ConfigError
 from callgram.settings import load
 from callgram.store import Store
-
-Result = TypeVar("Result")
-
-
-def with_store(work: Callable[[Store], Awaitable[Result]]) -> Result:
-    """Run ``work`` on the store that serve uses: the configured one, or the embedded one, started if it is not running."""
-    from callgram import loader, logs
-    from callgram.service import opened_store
-
-    logs.set_up("ERROR")
-    settings = load()
-    plugins = loader.load(settings, lambda outcome: None)
-
-    async def run() -> Result:
-        async with opened_store(settings, plugins) as store:
-            return await work(store)
-
-    return asyncio.run(run())
 
 
 def show(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from callgram.cards import Card, Shown
 from callgram.context import Chat, Directory, Enterprise
 from callgram.errors import ConfigError
-from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress, came_meanwhile, unknown_sends
+from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress, ids_told, unknown_sends
 from callgram.testing.memory_batch import MemoryBatch
 from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
 from callgram.testing.memory_naming import MemoryNaming
@@ -162,11 +162,12 @@ class MemoryStore(MemoryReading, MemoryNaming):
         busy: Sequence[tuple[int, int]],
         limit: int,
         now: datetime,
+        per_chat: int = 1,
     ) -> list[Claim]:
         for report in progress:
             self._report(report, now)
         held = {bot: fence for bot, fence in leases.items() if self._is_held(bot, fence)}
-        best: dict[tuple[int, int], StoredCard] = {}
+        best: dict[tuple[int, int], list[StoredCard]] = {}
         for stored in self._db.cards.values():
             card = stored.card
             place = (card.bot_id, card.chat_id)
@@ -174,9 +175,12 @@ class MemoryStore(MemoryReading, MemoryNaming):
                 continue
             if self._limited(card.bot_id, 0, now) or self._limited(card.bot_id, card.chat_id, now):
                 continue
-            if place not in best or _haste(card) < _haste(best[place].card):
-                best[place] = stored
-        first = sorted(best.values(), key=lambda stored: _haste(stored.card))[: max(limit, 0)]
+            waiting = best.setdefault(place, [])
+            waiting.append(stored)
+            waiting.sort(key=lambda stored: _haste(stored.card))
+            del waiting[per_chat:]
+        chosen = (stored for waiting in best.values() for stored in waiting)
+        first = sorted(chosen, key=lambda stored: _haste(stored.card))[: max(limit, 0)]
         return [self._claim(stored, held[stored.card.bot_id]) for stored in first]
 
     def _is_held(self, bot: int, fence: int) -> bool:
@@ -196,7 +200,7 @@ class MemoryStore(MemoryReading, MemoryNaming):
         if stored.ambiguous and earlier != fence and twice and stage is not None:
             stored.gained += (Shown(message_id=0, stage=stage, digest="", sent_at=self._clock()),)
         at = card.claimed_at if stored.ambiguous else self._clock()
-        stored.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at, shown=card.shown + stored.gained)
+        stored.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at, shown=stored.gained + card.shown)
         stored.gained = ()
         facts = self._db.calls[card.enterprise, card.call_id].row.facts
         return Claim(card=stored.card, facts=facts, ambiguous=stored.ambiguous)
@@ -204,9 +208,7 @@ class MemoryStore(MemoryReading, MemoryNaming):
     def _report(self, report: Progress, now: datetime) -> None:
         db = self._db
         for action in report.actions:
-            numbered = msgspec.structs.replace(action, id=db.next_id())
-            db.actions.append(numbered)
-            db.trace.append(numbered)
+            db.add(action)
         stored = db.cards.get((report.enterprise, report.call_id, report.chat_id))
         if stored is None:
             self._report_to_survivor(report, now)
@@ -214,8 +216,8 @@ class MemoryStore(MemoryReading, MemoryNaming):
         if stored.card.claimed_fence != report.fence:
             self._gain(stored, report, now)
             return
-        changed = stored.card.version != report.version
-        more = came_meanwhile(report, stored.card.shown) if changed else ()
+        told = ids_told(report) if stored.card.version != report.version else None
+        more = () if told is None else tuple(old for old in stored.card.shown if old.message_id not in told)
         stored.change(shown=more + report.shown, attempts=report.attempts)
         if report.released:
             due_at = report.retry_at if stored.card.version == report.version else stored.card.due_at
@@ -281,7 +283,15 @@ class MemoryStore(MemoryReading, MemoryNaming):
                 db.cards.setdefault((enterprise, call, new), StoredCard(moved_card))
 
     async def limit_chat(self, limit: ChatLimit) -> None:
+        known = self._db.limits.get((limit.bot_id, limit.chat_id))
+        if known is not None and known.until is None and limit.until is not None:
+            return
         self._db.limits[limit.bot_id, limit.chat_id] = limit
+        for stored in list(self._db.cards.values()) if limit.until is None else ():
+            card = stored.card
+            here = card.bot_id == limit.bot_id and limit.chat_id in {0, card.chat_id}
+            if here and card.due_at is not None and card.claimed_fence is None:
+                self._db.block(card, limit.reason, self._clock())
 
     async def lift_limit(self, bot_id: int, chat_id: int) -> bool:
         limit = self._db.limits.pop((bot_id, chat_id), None)

@@ -66,9 +66,7 @@ class MemoryBatch:
         for loser, winner in planned.absorbed.items():
             self._absorb_cards(loser, winner)
         for skip in planned.skips:
-            numbered = msgspec.structs.replace(skip, id=db.next_id())
-            db.actions.append(numbered)
-            db.trace.append(numbered)
+            db.add(skip)
         for number, call_id in planned.done.items():
             self._mark(number, call_id, None)
         for number, error in (self._unreadable | planned.failed).items():
@@ -92,6 +90,7 @@ class MemoryBatch:
     def _put_card(self, row: CardRow) -> None:
         key = (self.enterprise, row.call_id, row.chat_id)
         stored = self._db.cards.get(key)
+        known = stored.card.stage if stored else None
         wanted = msgspec.structs.asdict(row)
         if stored is None or stored.card.bot_id != row.bot_id:  # message ids are each bot's own: it starts anew
             attempts, version = (stored.card.attempts, stored.card.version + 1) if stored else (0, 0)
@@ -100,6 +99,9 @@ class MemoryBatch:
         else:
             wanted["version"] = max(row.version, stored.card.version + 1)
             stored.change(**wanted)
+        reason = self._db.suspended(row.bot_id, row.chat_id)
+        if reason and known is not row.stage:
+            self._db.block(self._db.cards[key].card, reason, self._now)
 
     def _absorb_call(self, loser: int, winner: int) -> None:
         db = self._db

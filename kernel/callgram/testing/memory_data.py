@@ -10,7 +10,7 @@ from callgram.cards import Card, Shown
 from callgram.context import Chat, Enterprise
 from callgram.events import Event, read_event
 from callgram.store import CallRow, ChatLimit, NewEvent
-from callgram.trace import Action
+from callgram.trace import Action, Op
 
 CardKey = tuple[str, int, int]  # enterprise, call, chat
 
@@ -80,3 +80,31 @@ class Database:
     def next_id(self) -> int:
         self.last_id += 1
         return self.last_id
+
+    def add(self, action: Action) -> None:
+        numbered = msgspec.structs.replace(action, id=self.next_id())
+        self.actions.append(numbered)
+        self.trace.append(numbered)
+
+    def suspended(self, bot: int, chat: int) -> str:
+        """Why the chat takes nothing until it is resumed, ``""`` where it does."""
+        limits = [self.limits.get((bot, place)) for place in (0, chat)]
+        return next((limit.reason for limit in limits if limit and limit.until is None), "")
+
+    def block(self, card: Card, reason: str, now: datetime) -> None:
+        """The stage that ``card`` waits to show is decided against: its chat is suspended."""
+        call = self.calls[card.enterprise, card.call_id].row
+        self.add(
+            Action(
+                at=now,
+                enterprise=card.enterprise,
+                call_id=card.call_id,
+                unique_id=call.unique_id,
+                chat_id=card.chat_id,
+                bot_id=card.bot_id,
+                stage=card.stage,
+                op=Op.SKIP,
+                outcome="skipped",
+                reason=f"blocked: {reason}",
+            )
+        )

@@ -89,7 +89,7 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = ANY($3::bigint[])
 -- name: write_plan
 -- Everything that one batch decided, but for absorbed calls: calls, keys, cards, skips, and which events are done.
 -- A card's version only ever grows, so that a sender who has it in hand sees that it changed. A card that changes its
--- bot starts anew: message ids are each bot's own. Weak keys of calls that ended before $13 go as their names are used again.
+-- bot starts anew: message ids are each bot's own. A stage that is new to a suspended chat is decided against. Weak keys of calls that ended before $13 go as their names are used again.
 WITH put_calls AS (
     INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at, timer_at, direction, result, client,
         extensions)
@@ -133,6 +133,24 @@ put_skips AS (
     SELECT g.*
     FROM unnest($27::smallint[], $28::text[], $29::timestamptz[], $30::bigint[], $31::text[], $32::bigint[], $33::bigint[],
         $34::text[], $35::text[], $36::bigint[], $37::text[], $38::text[], $39::text[], $40::float8[]) AS g
+),
+put_blocked AS (
+    INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
+        reason, took_s)
+    SELECT $1, $2, now(), g.call_id,
+        (SELECT c.unique_id FROM unnest($3::bigint[], $5::text[]) AS c (id, unique_id) WHERE c.id = g.call_id LIMIT 1),
+        g.chat_id, g.bot_id, g.stage, 'skip', 0, '', 'skipped', 'blocked: ' || l.reason, 0
+    FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::text[]) AS g (call_id, chat_id, bot_id, stage)
+    CROSS JOIN LATERAL (
+        SELECT t.reason
+        FROM chat_limit AS t
+        WHERE t.bot_id = g.bot_id AND t.chat_id IN (0, g.chat_id) AND t.until IS NULL
+        LIMIT 1
+    ) AS l
+    WHERE NOT EXISTS (
+        SELECT FROM telegram_messages AS m
+        WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = g.call_id AND m.chat_id = g.chat_id AND m.stage = g.stage
+    )
 )
 UPDATE call_events AS e
 SET done = true, call_id = g.call_id, failed = g.failed

@@ -41,13 +41,13 @@ UPDATE bot_lease SET until = '-infinity' WHERE owner = $1
 SELECT bot_id FROM bot_lease WHERE bot_id = ANY($1::bigint[]) AND until > clock_timestamp()
 
 -- name: write_progress
--- Record what became of cards that are still in hand with that fence; answers which. A version that the planner has
--- changed meanwhile keeps the planner's due_at.
+-- Record what became of cards that are still in hand with that fence; answers which. A version that changed meanwhile
+-- keeps its due_at, and the messages that came with it: those that are not among the ids told.
 WITH given AS (
     SELECT *
     FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::jsonb[],
-        $8::boolean[], $9::timestamptz[], $10::integer[])
-        AS g (part, enterprise, call_id, chat_id, fence, version, shown, released, retry_at, attempts)
+        $8::boolean[], $9::timestamptz[], $10::integer[], $11::jsonb[])
+        AS g (part, enterprise, call_id, chat_id, fence, version, shown, released, retry_at, attempts, told)
 ),
 held AS (
     SELECT m.part, m.enterprise, m.call_id, m.chat_id
@@ -59,7 +59,11 @@ held AS (
     FOR UPDATE OF m
 )
 UPDATE telegram_messages AS m
-SET shown = g.shown,
+SET shown = CASE WHEN m.version = g.version THEN g.shown ELSE (
+        SELECT coalesce(jsonb_agg(s.one), '[]') || g.shown
+        FROM jsonb_array_elements(m.shown) AS s (one)
+        WHERE NOT g.told @> (s.one -> 'message_id')
+    ) END,
     attempts = g.attempts,
     claimed_stage = CASE WHEN g.released THEN NULL ELSE m.claimed_stage END,
     claimed_fence = CASE WHEN g.released THEN NULL ELSE m.claimed_fence END,
@@ -78,9 +82,17 @@ SELECT g.*
 FROM unnest($1::smallint[], $2::text[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
     $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::float8[]) AS g
 
+-- name: write_skips
+-- Add to the trace what the sender decided against.
+INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
+    reason, took_s)
+SELECT g.*
+FROM unnest($1::smallint[], $2::text[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+    $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::float8[]) AS g
+
 -- name: survivor_card
 -- Lock the card of the call that absorbed $3, in the chat $4.
-SELECT m.call_id, m.claimed_fence, m.shown, m.gained
+SELECT m.call_id, m.claimed_fence, m.shown || m.gained AS shown
 FROM calls AS c
 JOIN telegram_messages AS m ON m.part = c.part AND m.enterprise = c.enterprise AND m.call_id = c.absorbed_into
 WHERE c.part = $1 AND c.enterprise = $2 AND c.id = $3 AND m.chat_id = $4 AND m.bot_id = $5
@@ -95,11 +107,26 @@ SET shown = $5, gained = '[]', version = m.version + 1, due_at = least(m.due_at,
     ambiguous = m.ambiguous AND NOT $6
 WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
 
+-- name: late_card
+-- Lock a card that is not in hand with the fence $6.
+SELECT m.call_id, m.shown || m.gained AS shown
+FROM telegram_messages AS m
+WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4 AND m.bot_id = $5
+    AND m.claimed_fence IS DISTINCT FROM $6
+FOR UPDATE OF m
+
+-- name: gain
+-- Add messages to a card, that the next claim sees to.
+UPDATE telegram_messages AS m
+SET gained = m.gained || $5, version = m.version + 1, due_at = least(m.due_at, $6)
+WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
+
 -- name: claim_cards
--- Take the most urgent due card of each chat that takes messages and is not in $3, $4 (bots, chats), at most $6, for the
+-- Take the $7 most urgent due cards of each chat that takes messages and is not in $3, $4 (bots, chats), at most $6, for the
 -- leases $1, $2 (bots, fences) that are still held. Steps from chat to chat through the index, so that the backlog of one
 -- chat makes it slow for nobody. A card that has a claim of this fence already is one whose answer was lost on the way;
--- one with the claim of another fence is ambiguous and keeps the stage that the other had in hand.
+-- one with the claim of another fence is ambiguous and keeps the stage that the other had in hand. Where that one had taken
+-- it over itself, its own send may have been lost, too: a message without an id. What was gained counts as older.
 -- Changes nothing, and so costs no flush, where nothing is due.
 WITH RECURSIVE bots AS (
     SELECT g.bot_id, g.fence
@@ -138,7 +165,7 @@ best AS (
         FROM telegram_messages AS m
         WHERE m.bot_id = c.bot_id AND m.chat_id = c.chat_id AND m.due_at <= $5
         ORDER BY m.urgency, m.due_at
-        LIMIT 1
+        LIMIT $7
     ) AS b
     WHERE NOT EXISTS (
         SELECT FROM unnest($3::bigint[], $4::bigint[]) AS y (bot_id, chat_id)
@@ -165,7 +192,10 @@ SET claimed_stage =
     claimed_at = CASE WHEN m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence) THEN m.claimed_at ELSE $5 END,
     claimed_fence = t.fence,
     ambiguous = m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence),
-    shown = m.shown || m.gained,
+    shown = m.gained || CASE WHEN m.ambiguous AND m.claimed_fence <> t.fence
+        THEN jsonb_build_array(jsonb_build_object('message_id', 0, 'stage', m.claimed_stage, 'digest', '', 'sent_at', $5))
+        ELSE '[]'
+    END || m.shown,
     gained = '[]'
 FROM taken AS t
 WHERE m.part = t.part AND m.enterprise = t.enterprise AND m.call_id = t.call_id AND m.chat_id = t.chat_id
@@ -228,9 +258,21 @@ SELECT part, enterprise, call_id, $3, bot_id, stage, replaces, version + 1, mode
 ON CONFLICT DO NOTHING
 
 -- name: limit_chat
--- Have a chat, or with chat 0 a bot, take nothing for a while.
-INSERT INTO chat_limit (bot_id, chat_id, until, reason) VALUES ($1, $2, $3, $4)
-ON CONFLICT (bot_id, chat_id) DO UPDATE SET until = excluded.until, reason = excluded.reason
+-- Have a chat, or with chat 0 a bot, take nothing for a while. One that is suspended (no end) stays so until it is resumed;
+-- what waits for a chat that is suspended now is decided against.
+WITH limited AS (
+    INSERT INTO chat_limit (bot_id, chat_id, until, reason) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (bot_id, chat_id) DO UPDATE SET until = excluded.until, reason = excluded.reason
+    WHERE chat_limit.until IS NOT NULL OR excluded.until IS NULL
+)
+INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome, reason,
+    took_s)
+SELECT m.part, m.enterprise, now(), m.call_id,
+    (SELECT c.unique_id FROM calls AS c WHERE c.part = m.part AND c.enterprise = m.enterprise AND c.id = m.call_id),
+    m.chat_id, m.bot_id, m.stage, 'skip', 0, '', 'skipped', 'blocked: ' || $4, 0
+FROM telegram_messages AS m
+WHERE $3::timestamptz IS NULL AND m.bot_id = $1 AND ($2 = 0 OR m.chat_id = $2) AND m.due_at IS NOT NULL
+    AND m.claimed_fence IS NULL
 
 -- name: lift_limit
 -- End a limit, or clear away one that ran out; answers whether it was in force.

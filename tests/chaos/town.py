@@ -1,0 +1,308 @@
+"""The town in which chaos happens: hosts that post calls, nodes that serve them, one PostgreSQL, and a Telegram.
+
+Nodes are processes of the real program. What happens follows from a seed, but for the time that things take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import msgspec
+
+from callgram_simulator.faults import Fault
+from callgram_simulator.server import Simulator
+from callgram_simulator.settings import FloodSettings, SimulatorSettings
+from callgram_simulator.truth import TruthEntry
+
+DATABASE = """
+import asyncio, pathlib, sys
+from callgram_postgres.embedded import EmbeddedPostgres
+
+async def main():
+    server = EmbeddedPostgres(pathlib.Path(sys.argv[1]))
+    await server.start(as_guest_ok=False)
+    print(server.dsn, flush=True)
+    await server.watch()
+
+asyncio.run(main())
+"""
+PLUGINS = """
+api = 1
+[[plugin]]
+name = "postgres"
+required = true
+[[plugin]]
+name = "start"
+settings = { hold_s = 0.3 }
+[[plugin]]
+name = "dial"
+[[plugin]]
+name = "bridge"
+[[plugin]]
+name = "hangup"
+[[plugin]]
+name = "internal"
+"""
+SETTLED = """
+SELECT NOT EXISTS (SELECT FROM call_events WHERE NOT done)
+    AND NOT EXISTS (SELECT FROM telegram_messages WHERE due_at IS NOT NULL OR claimed_fence IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM calls WHERE absorbed_into IS NULL AND ended_at IS NULL)
+"""
+FAULTS = ("hold", "drop_before", "execute_then_drop", "502", "truncated", "500_after", "429_5")
+
+
+class Firm(msgspec.Struct, frozen=True, kw_only=True):
+    number: str
+    token: str
+    bot: int
+    chats: tuple[int, ...]
+
+
+FIRMS = (
+    Firm(number="0401", token="88005550401", bot=801, chats=tuple(range(4100, 4124))),
+    Firm(number="0402", token="88005550402", bot=802, chats=(4200, 4201, -1_001_000_004_202)),
+)
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as it really was."""
+
+    firm: Firm
+    client: str
+    answered: bool
+
+
+class Node:
+    """``callgram serve``, started, killed and frozen as often as one likes."""
+
+    def __init__(self, town: Town, name: str) -> None:
+        self.town, self.name = town, name
+        self.log = town.base / f"{name}.log"
+        self.url = ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self.log.touch()
+        told = self.log.stat().st_size
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - a moment
+                [sys.executable, "-m", "callgram", "serve"],
+                cwd=self.town.base,
+                env=self.town.environment | {"CALLGRAM_NODE": self.name},
+                stdout=log,
+                stderr=log,
+            )
+
+        def listening() -> Any:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            return re.findall(r"callgram serves \d+ enterprises at (\S+)", self.log.read_bytes()[told:].decode())
+
+        self.url = (await until(listening, f"{self.name} listens", 60.0))[-1]
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.url = ""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Town:
+    """Made by :func:`town`."""
+
+    def __init__(self, seed: int, base: Path, simulator: Simulator, dsn: str, broken: str) -> None:
+        self.seed, self.random, self.base, self.simulator, self.dsn = seed, random.Random(seed), base, simulator, dsn
+        self.calls: list[Made] = []
+        self.nodes: list[Node] = []
+        self.n_cruel = 0
+        self.http: aiohttp.ClientSession
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLGRAM_")}
+        self.environment = inherited | {
+            "CALLGRAM_DATABASE_URL": dsn,
+            "CALLGRAM_TELEGRAM_API_URL": simulator.url,
+            "CALLGRAM_PLUGINS": str(base / "plugins.toml"),
+            "CALLGRAM_PORT": "0",
+            "CALLGRAM_DATA_DIR": str(base / "data"),
+            "PYTHONPATH": str(Path(__file__).parent / "broken") if broken else "",
+            "CHAOS_BROKEN": broken,
+        }
+
+    # Hosts
+
+    async def call(self, client_at: int) -> None:
+        """One call, told by its host: some things twice, some in the wrong order, some never."""
+        chance, firm = self.random, self.random.choice(FIRMS)
+        client, epoch = f"37529{6_100_000 + client_at}", 1_757_900_000 + client_at
+        answered = chance.random() < 0.6
+        self.calls.append(Made(firm=firm, client=client, answered=answered))
+        about = {"UniqueId": f"{epoch}.1", "Phone": client, "CallType": 0, "Trunk": "0001363"}
+        leg = {"UniqueId": f"{epoch}.2", "BridgeUniqueid": f"bridge-{epoch}", "Channel": f"SIP/151-{epoch:08x}"}
+        head = leg | {"UniqueId": f"{epoch}.1", "Channel": f"SIP/0001363-{epoch:08x}"}
+        told: list[tuple[str, dict[str, Any]]] = [("start", about), ("dial", about | {"Extensions": ["150", "151"]})]
+        if answered:
+            told.append(("bridge", leg | {"CallerIDNum": "151", "ConnectedLineNum": client, "Exten": ""}))
+            told.append(("bridge", head | {"CallerIDNum": client, "ConnectedLineNum": "151", "Exten": "0001363"}))
+        if chance.random() < 0.2:
+            told.pop(chance.randrange(min(2, len(told))))  # lost
+        if chance.random() < 0.2 and len(told) > 1:
+            told[0], told[1] = told[1], told[0]
+        end = about | {"Extensions": ["151"], "CallStatus": "2" if answered else "0"}
+        gaps = [chance.choice((0.05, 0.3, 1.0, 2.0)) for _ in told]
+        twice = [chance.random() < 0.1 for _ in (*told, end)]
+        for (kind, fields), gap_s, again in zip(told, gaps, twice, strict=False):
+            await self.post(firm, kind, fields, 1 + again)
+            await asyncio.sleep(gap_s)
+        await self.post(firm, "hangup", end, 1 + twice[-1])
+
+    async def post(self, firm: Firm, kind: str, fields: dict[str, Any], times: int) -> None:
+        """As a host does it: again, and to another node, until it is taken."""
+        deadline = time.monotonic() + 60.0
+        while times:
+            assert time.monotonic() < deadline, f"nobody takes {kind}; seed {self.seed}"
+            urls = [node.url for node in self.nodes if node.url]
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                url = self.random.choice(urls or ["http://127.0.0.1:9"])
+                limit = aiohttp.ClientTimeout(total=3)
+                body = {"Token": firm.token, **fields}
+                async with self.http.post(f"{url}/{kind}", json=body, timeout=limit) as answer:
+                    if answer.status == 200:
+                        times -= 1
+                        continue
+            await asyncio.sleep(0.1)
+
+    # Chaos
+
+    async def misfortune(self) -> None:
+        """One thing goes wrong, and is mended."""
+        chance = self.random
+        what = chance.choice(("fault",) * 6 + ("kill", "kill", "cut", "database"))
+        if what == "fault":
+            method = chance.choice(("sendMessage", "sendMessage", "editMessageText", "deleteMessage"))
+            fault = Fault(
+                action=chance.choice(FAULTS), method=method, seconds=chance.choice((0.5, 3.0)), executed=chance.random() < 0.5
+            )
+            self.simulator.state.faults.add(fault)
+        elif what == "kill":
+            self.n_cruel += 1
+            node = chance.choice(self.nodes)
+            node.kill()
+            await node.start()
+        elif what == "cut":
+            self.n_cruel += 1
+            with suppress(asyncpg.PostgresError, OSError):
+                await self.sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'callgram'"
+                    " AND pid <> pg_backend_pid()"
+                )
+        else:
+            self.n_cruel += 1
+            pid = int(next((self.base / "data").glob("pg*/postmaster.pid")).read_text().split()[0])
+            os.kill(pid, signal.SIGKILL)
+
+    async def freeze(self, node: Node, seconds: float) -> None:
+        self.n_cruel += 1
+        url, node.url = node.url, ""
+        node.signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        node.signal(signal.SIGCONT)
+        node.url = url
+
+    # What became of it
+
+    async def sql(self, query: str, *arguments: Any) -> list[Any]:
+        connection = await asyncpg.connect(self.dsn, timeout=5)
+        try:
+            rows: list[Any] = await connection.fetch(query, *arguments, timeout=20)
+            return rows
+        finally:
+            await connection.close()
+
+    async def settled(self, deadline_s: float) -> None:
+        deadline = time.monotonic() + deadline_s
+        while True:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                if (await self.sql(SETTLED))[0][0]:
+                    return
+            if time.monotonic() > deadline:
+                cards = await self.sql("SELECT * FROM telegram_messages WHERE due_at IS NOT NULL OR claimed_fence IS NOT NULL")
+                raise AssertionError(f"it does not come to rest; seed {self.seed}; {len(cards)} cards, such as {cards[:2]}")
+            await asyncio.sleep(0.2)
+
+    def truth(self) -> list[TruthEntry]:
+        return list(self.simulator.state.truth)
+
+    def visible(self, firm: Firm, chat: int) -> dict[int, str]:
+        dialog = self.simulator.state.dialog(self.simulator.state.bot(firm.bot), chat)
+        return {message_id: record.message.text or "" for message_id, record in dialog.records.items()}
+
+
+async def until(condition: Callable[[], Any], what: str, deadline_s: float) -> Any:
+    deadline = time.monotonic() + deadline_s
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {what}"
+        await asyncio.sleep(0.02)
+    return answer
+
+
+@asynccontextmanager
+async def town(seed: int, n_nodes: int, *, broken: str = "") -> AsyncIterator[Town]:
+    base = Path(os.path.realpath(tempfile.mkdtemp(prefix="cg-chaos-")))
+    base.chmod(0o755)
+    (base / "plugins.toml").write_text(PLUGINS)
+    database = subprocess.Popen(  # noqa: ASYNC220 - a moment
+        [sys.executable, "-c", DATABASE, str(base / "data")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    flood = FloodSettings(private_burst=20, private_per_s=5, group_burst=40, bot_burst=60, bot_per_s=60)
+    made: Town | None = None
+    try:
+        assert database.stdout is not None
+        dsn = (await asyncio.to_thread(database.stdout.readline)).strip()
+        async with Simulator(SimulatorSettings(port=0, flood=flood)) as simulator, aiohttp.ClientSession() as http:
+            made = Town(seed, base, simulator, dsn, broken)
+            made.http = http
+            made.nodes = [Node(made, f"node-{at}") for at in range(n_nodes)]
+            await _populate(dsn)
+            await asyncio.gather(*(node.start() for node in made.nodes))
+            yield made
+            for node in made.nodes:
+                node.kill()
+    finally:
+        for node in made.nodes if made else ():
+            node.kill()
+        if database.stdout is not None:
+            database.stdout.close()
+        database.terminate()
+        database.wait(20)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+async def _populate(dsn: str) -> None:
+    from callgram.context import Chat, Enterprise, Secret
+    from callgram_postgres.store import connect
+
+    store = await connect(dsn)
+    for firm in FIRMS:
+        token, bot = Secret(firm.token), Secret(f"{firm.bot}:chaos")
+        await store.put_enterprise(Enterprise(number=firm.number, token=token, bot_token=bot))
+        for chat in firm.chats:
+            await store.add_subscriber(firm.number, Chat(id=chat))
+    await store.close()
