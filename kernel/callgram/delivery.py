@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from loguru import logger
 
-from callgram.calls.story import tell
+from callgram.calls.facts import Facts
+from callgram.calls.story import Call
 from callgram.cards import (
     UNDRAWN,
     Delete,
@@ -33,7 +34,8 @@ from callgram.cards import (
 )
 from callgram.context import Chat, Context, Directory, Secret
 from callgram.loader import Plugins
-from callgram.metrics import SKIPS, TELEGRAM_CALLS, TELEGRAM_SECONDS
+from callgram.metrics import SKIPS, count_call
+from callgram.numbers import NumberPlan
 from callgram.store import ChatLimit, Claim, Progress
 from callgram.telegram import api
 from callgram.telegram.limits import Limits
@@ -44,6 +46,8 @@ from callgram.trace import Action, Op
 MAX_STEPS = 8  # of one claim: send, delete, edit back and forth; what is left is due again at once
 SETTLE_S = 10.0  # Telegram may hold a request 8 s (telegram.md §0.1): an orphan is not looked for before
 MAX_PROBES = 20  # ids tried for one orphan (telegram.md §3)
+SEARCH_PAUSE_S = 4.0  # between its tries in a chat whose budget is spent
+NEARLY = timedelta(seconds=30)  # ids and times of sends further apart than this are in one order
 PATIENCE_S = 1.5  # a wait for the bucket so short is waited in place
 GIVE_UP_AFTER = timedelta(hours=24)  # a call that ended so long ago is news to nobody
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -59,6 +63,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     plugins: Plugins
+    tell: Callable[[Facts, NumberPlan], Call]
     directory: Callable[[], Directory]
     session: Any
     limits: Limits
@@ -78,6 +83,7 @@ class _Wait(msgspec.Struct, frozen=True):
 
     seconds: float | None
     failed: bool = True
+    tried: int = 0  # ids that a search has looked at, so that it goes on behind them
 
 
 class Delivery:
@@ -89,9 +95,9 @@ class Delivery:
         self._actions: list[Action] = []
         self._repeated = claim.ambiguous or claim.card.attempts > 0
         self._plain = False
-        settings = ports.plugins.file.call_settings(claim.card.enterprise)
-        self._locale, self._search_first = settings.locale(), settings.ambiguous == "probe"
-        self._call = tell(claim.facts, self._locale.plan)
+        settings, self._locale = ports.plugins.reading(claim.card.enterprise)
+        self._search_first = settings.ambiguous == "probe"
+        self._call = ports.tell(claim.facts, self._locale.plan)
 
     async def deliver(self) -> None:
         """Do what is to be done now and report it. Ends with the card given back, whatever happens on the way."""
@@ -162,10 +168,12 @@ class Delivery:
         directory = ports.directory()
         chat = next((chat for chat in directory.chats_of(number) if chat.id == self._card.chat_id), None)
 
+        now, enterprise = ports.clock(), directory.enterprises.get(number)
+
         def arguments(plugin: str) -> dict[str, Any]:
             ctx = Context(
-                now=ports.clock(),
-                enterprise=directory.enterprises.get(number),
+                now=now,
+                enterprise=enterprise,
                 locale=self._locale,
                 settings=ports.plugins.settings(plugin, number),
             )
@@ -276,8 +284,11 @@ class Delivery:
             self._search_first = False  # no neighbour to look beside: it is sent again, and then the lost one is looked for
             return None
         own = [(shown.message_id, shown.sent_at) for shown in self._card.shown if not shown.is_orphan]  # not all reported
-        for message_id in candidates([*known, *own], orphan.sent_at):
-            wait = await self._budget()
+        before = max(0, -self._card.attempts)
+        for tried, message_id in enumerate(candidates([*known, *own], orphan.sent_at)[before:], before):
+            wait = await self._budget(patience_s=0.0)
+            if wait and wait.seconds:  # others who wait for this chat go first, whatever their urgency
+                return _Wait(wait.seconds + SEARCH_PAUSE_S, failed=False, tried=tried)
             if wait:
                 return wait
             outcome = await api.edit_reply_markup(self._ports.session, self._token, self._card.chat_id, message_id)
@@ -290,12 +301,12 @@ class Delivery:
         self._card = found(self._card, orphan, hit)
         return None
 
-    async def _budget(self) -> _Wait | None:
+    async def _budget(self, patience_s: float = PATIENCE_S) -> _Wait | None:
         """Take one call out of the chat's and the bot's bucket, waiting in place for a moment, else later."""
         bot, chat, limits = self._card.bot_id, self._card.chat_id, self._ports.limits
         now = self._ports.monotonic()
         ready = limits.ready_at(bot, chat, now)
-        patience = now + PATIENCE_S
+        patience = now + patience_s
         while now < ready <= patience:
             await self._ports.sleep(ready - now)
             now = self._ports.monotonic()
@@ -361,7 +372,7 @@ class Delivery:
         self._ports.limits.flood(bot, chat, seconds, self._ports.monotonic(), jitter_s=jitter)
 
     def _retry(self) -> _Wait:
-        return _Wait(BACKOFF_S[min(self._card.attempts, len(BACKOFF_S) - 1)])
+        return _Wait(BACKOFF_S[min(max(self._card.attempts, 0), len(BACKOFF_S) - 1)])
 
     # Reports
 
@@ -376,8 +387,7 @@ class Delivery:
         found: bool = False,
         stage: Stage | None = None,
     ) -> None:
-        TELEGRAM_CALLS.labels(op, outcome.kind).inc()
-        TELEGRAM_SECONDS.labels(op).observe(outcome.took_s)
+        count_call(op, outcome.kind, outcome.took_s)
         said, reason = str(outcome.kind), f"{outcome.reason}: {outcome.description}" if outcome.description else ""
         if outcome.ok and outcome.reason in {Reason.DONE_ALREADY, Reason.GONE} and not found:
             # Done by a try whose answer was lost, then it is ours and executed; else somebody else was faster.
@@ -440,21 +450,28 @@ class Delivery:
                 actions=actions,
                 released=wait is not None,
                 retry_at=retry_at,
-                attempts=card.attempts + 1 if wait and wait.failed and wait.seconds is not None else 0,
+                attempts=_attempts(card.attempts, wait),
             )
         )
+
+
+def _attempts(before: int, wait: _Wait | None) -> int:
+    if wait is None or wait.seconds is None:
+        return 0
+    return max(before, 0) + 1 if wait.failed else -wait.tried
 
 
 def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list[int]:
     """The ids that a message lost at ``lost_at`` may have: those that nobody accounts for, nearest to its time first.
 
-    Ids and times of sends side by side are only nearly in one order, so neither neighbour is a bound.
+    Ids and times of sends side by side are only nearly in one order, so the next neighbours are no bounds, others are.
     """
     if not known:
         return []
     taken = {message_id for message_id, _ in known}
     before = [message_id for message_id, at in known if at <= lost_at]
     near = max(before) if before else min(taken)
-    ids = range(max(1, min(taken) - MAX_PROBES), max(taken) + MAX_PROBES)
-    free = (message_id for message_id in ids if message_id not in taken)
+    low = max((one for one, at in known if at < lost_at - NEARLY), default=min(taken) - MAX_PROBES)
+    high = min((one for one, at in known if at > lost_at + NEARLY and one > low), default=max(taken) + MAX_PROBES)
+    free = (message_id for message_id in range(max(1, low), high) if message_id not in taken)
     return sorted(free, key=lambda message_id: abs(message_id - near))[:MAX_PROBES]

@@ -217,7 +217,7 @@ async def _add_offices(environment: Mapping[str, str]) -> None:
 def add_offices() -> None:
     """Put the demo's enterprises and chats into the store of the environment."""
     from callgram.cli import guarded
-    from callgram.cli.admin import with_store
+    from callgram.commands import with_store
     from callgram.context import Chat, Enterprise, Secret
 
     async def add(store: Any) -> None:

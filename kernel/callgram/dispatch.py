@@ -13,7 +13,7 @@ import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -78,7 +78,9 @@ class Dispatcher:
     ) -> Outcome | None:
         """Ask ``plugins`` in turn and stop at the first answer. ``arguments(plugin)`` gives what the hook is called with."""
         for one in self._asked(hook, plugins):
-            outcome = await self._call(one, arguments(one.plugin))
+            outcome = self._begin(one, arguments(one.plugin))
+            if not isinstance(outcome, Outcome):
+                outcome = await self._finish(outcome)
             if outcome.ending is Ending.ANSWERED:
                 return outcome
         return None
@@ -87,7 +89,11 @@ class Dispatcher:
         self, hook: str, plugins: tuple[str, ...], arguments: Callable[[str], dict[str, Any]]
     ) -> list[Outcome]:
         """Ask all of ``plugins``; their outcomes in call order."""
-        return [await self._call(one, arguments(one.plugin)) for one in self._asked(hook, plugins)]
+        outcomes = []
+        for one in self._asked(hook, plugins):
+            outcome = self._begin(one, arguments(one.plugin))
+            outcomes.append(outcome if isinstance(outcome, Outcome) else await self._finish(outcome))
+        return outcomes
 
     def _asked(self, hook: str, plugins: tuple[str, ...]) -> list[Implementation]:
         """File order within each of the two halves (ordinary, trylast), as the enterprise's list of plugins has it."""
@@ -97,41 +103,59 @@ class Dispatcher:
             order = self._orders[hook, plugins] = sorted(known, key=lambda one: (one.last, plugins.index(one.plugin)))
         return order
 
-    async def _call(self, one: Implementation, arguments: dict[str, Any]) -> Outcome:
+    def _begin(self, one: Implementation, arguments: dict[str, Any]) -> Outcome | _Waiting:
+        """Step a hook once. One that never suspends is done then, and no timer is armed: the timer is most of the cost."""
         began = time.perf_counter()
-        value, error, ending = None, "", Ending.PASSED
         try:
-            value = await _step(one.function(**{name: arguments[name] for name in one.arguments}), one.deadline_s)
+            coroutine = one.function(**{name: arguments[name] for name in one.arguments})
+            waiting_for = coroutine.send(None)
+        except StopIteration as done:
+            return self._ended(one, began, done.value)
+        except BaseException as caught:  # noqa: BLE001 - containment is what this place is for; _failed lets go what must
+            return self._failed(one, began, caught)
+        return _Waiting(one, began, coroutine, waiting_for)
+
+    async def _finish(self, waiting: _Waiting) -> Outcome:
+        one, began = waiting.one, waiting.began
+        try:
+            async with asyncio.timeout(one.deadline_s):
+                value = await _resume(waiting.coroutine, waiting.waiting_for)
+        except BaseException as caught:  # noqa: BLE001 - as in _begin
+            return self._failed(one, began, caught)
+        return self._ended(one, began, value)
+
+    def _failed(self, one: Implementation, began: float, caught: BaseException) -> Outcome:
+        """What a hook raised, contained: but for a cancellation that is meant for us, and what ends the interpreter."""
+        match caught:
+            case TimeoutError():
+                return self._ended(one, began, None, Ending.TIMED_OUT, f"no answer within {one.deadline_s} s")
+            case asyncio.CancelledError():
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise caught
+                return self._ended(one, began, None, Ending.RAISED, "CancelledError leaked out of the hook")
+            case Exception() | SystemExit() | GeneratorExit():
+                return self._ended(one, began, None, Ending.RAISED, f"{type(caught).__name__}: {caught}"[:500])
+        raise caught
+
+    def _ended(
+        self, one: Implementation, began: float, value: Any, ending: Ending | None = None, error: str = ""
+    ) -> Outcome:
+        if ending is None:
             ending = Ending.PASSED if value is None else Ending.ANSWERED
-        except TimeoutError:
-            ending, error = Ending.TIMED_OUT, f"no answer within {one.deadline_s} s"
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            ending, error = Ending.RAISED, "CancelledError leaked out of the hook"
-        except (Exception, SystemExit, GeneratorExit) as caught:  # noqa: BLE001 - containment is what this place is for
-            ending, error = Ending.RAISED, f"{type(caught).__name__}: {caught}"[:500]
-        outcome = Outcome(
-            plugin=one.plugin,
-            hook=one.hook,
-            ending=ending,
-            took_s=time.perf_counter() - began,
-            value=value,
-            error=error,
-        )
+        took_s = time.perf_counter() - began
+        outcome = Outcome(plugin=one.plugin, hook=one.hook, ending=ending, took_s=took_s, value=value, error=error)
         self._publish(outcome)
         return outcome
 
 
-async def _step(coroutine: Coroutine[Any, Any, Any], deadline_s: float) -> Any:
-    """Run a hook. One that never suspends is done in one step, and no timer is armed: the timer is most of the cost."""
-    try:
-        waiting_for = coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    async with asyncio.timeout(deadline_s):
-        return await _resume(coroutine, waiting_for)
+class _Waiting(NamedTuple):
+    """A hook that suspended in its first step, on ``waiting_for``."""
+
+    one: Implementation
+    began: float
+    coroutine: Coroutine[Any, Any, Any]
+    waiting_for: Any
 
 
 @types.coroutine

@@ -187,6 +187,12 @@ def text_of(value: Any) -> str:
     return "" if text.lower() in UNKNOWN else text
 
 
+def name_of(value: Any) -> str:
+    """A name of the wire. Asterisk escapes quotes and backslashes in it, PJSIP twice; people read neither."""
+    text = text_of(value)
+    return re.sub(r"\\+([\"'])", r"\1", text).replace("\\\\", "\\") if "\\" in text else text
+
+
 def _flag(value: Any) -> bool:
     return text_of(value).lower() in {"true", "1", "yes"}
 
@@ -228,9 +234,9 @@ def to_event(
         channel=text_of(wire.channel),
         exten=text_of(wire.exten),
         caller_num=text_of(wire.caller_id_num),
-        caller_name=text_of(wire.caller_id_name),
+        caller_name=name_of(wire.caller_id_name),
         connected_num=text_of(wire.connected_line_num),
-        connected_name=text_of(wire.connected_line_name),
+        connected_name=name_of(wire.connected_line_name),
         external=_flag(wire.external_initiated),
         start_time=text_of(wire.start_time),
         end_time=text_of(wire.end_time),

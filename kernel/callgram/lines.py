@@ -6,6 +6,7 @@ Where a plugin found a name it stands with the number: people know each other by
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping
 
 from callgram.calls.story import Call
@@ -13,6 +14,7 @@ from callgram.context import Locale
 from callgram.text import catalogue, clock, escape, one_line, phone
 
 MANY = 4  # more extensions than this fold into an expandable quote, so that the chat stays readable
+LINK = re.compile(r"https?://[!-~]{1,1000}")  # printable ASCII, as a URL is
 NOBODY: Mapping[str, str] = {}
 
 
@@ -93,10 +95,9 @@ def history(call: Call, locale: Locale) -> str:
 
 def recording(call: Call, locale: Locale) -> str:
     """``🔉Запись``, a link."""
-    link = call.recording_link
-    if not link.startswith(("http://", "https://")):
+    if not LINK.fullmatch(call.recording_link):
         return ""
-    return f'🔉<a href="{html.escape(link)}">{_words(locale)["recording"]}</a>'
+    return f'🔉<a href="{html.escape(call.recording_link)}">{_words(locale)["recording"]}</a>'
 
 
 def _plural(number: int) -> str:

@@ -19,10 +19,10 @@ import msgspec
 import pluggy
 
 from callgram import hooks
-from callgram.context import Context
+from callgram.context import Context, Locale
 from callgram.dispatch import Dispatcher, Implementation, Outcome, run_now
 from callgram.errors import ConfigError, PluginError
-from callgram.settings import PluginsFile, Settings
+from callgram.settings import CallSettings, PluginsFile, Settings
 from callgram.settings import load as load_settings
 
 GROUP = "callgram.plugins"
@@ -56,6 +56,8 @@ class Plugins:
         self.loaded = {one.name: one for one in loaded}
         self.dispatcher = Dispatcher(_implementations(file, loaded), publish)
         self._settings: dict[tuple[str, str | None], Any] = {}
+        self._enabled: dict[str | None, tuple[str, ...]] = {}
+        self._readings: dict[str, tuple[CallSettings, Locale]] = {}
         self._check_enterprises()
 
     @property
@@ -63,7 +65,19 @@ class Plugins:
         return all(one.status is Status.OK for one in self.loaded.values())
 
     def enabled(self, number: str | None) -> tuple[str, ...]:
-        return self.file.enabled(number)
+        """The plugins that are asked for an enterprise, in call order."""
+        known = self._enabled.get(number)
+        if known is None:
+            known = self._enabled[number] = self.file.enabled(number)
+        return known
+
+    def reading(self, number: str) -> tuple[CallSettings, Locale]:
+        """How calls of an enterprise are read and shown."""
+        known = self._readings.get(number)
+        if known is None:
+            settings = self.file.call_settings(number)
+            known = self._readings[number] = (settings, settings.locale())
+        return known
 
     def take_out(self, name: str, error: str) -> None:
         """A plugin failed while the process started: it is not asked any more."""

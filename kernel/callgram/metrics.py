@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -15,6 +17,21 @@ EVENTS_FAILED = Counter("callgram_events_failed_total", "Events parked because t
 PLAN_SECONDS = Histogram("callgram_plan_seconds", "Duration of a planning transaction", buckets=_FAST)
 TELEGRAM_CALLS = Counter("callgram_telegram_calls_total", "Calls of the Bot API", ["op", "outcome"])
 TELEGRAM_SECONDS = Histogram("callgram_telegram_seconds", "Duration of a Bot API call", ["op"])
+
+
+@cache
+def _call_children(op: str, outcome: str) -> tuple[Counter, Histogram]:
+    """Looking a child up by its labels costs as much as counting."""
+    return TELEGRAM_CALLS.labels(op, outcome), TELEGRAM_SECONDS.labels(op)
+
+
+def count_call(op: str, outcome: str, took_s: float) -> None:
+    """One call of the Bot API has ended."""
+    calls, seconds = _call_children(op, outcome)
+    calls.inc()
+    seconds.observe(took_s)
+
+
 SKIPS = Counter("callgram_skips_total", "Stages that were not sent", ["reason"])
 HOOK_FAILURES = Counter("callgram_hook_failures_total", "Hook calls that raised or hung", ["plugin", "hook", "ending"])
 BOTS_OWNED = Gauge("callgram_bots_owned", "Bots that this node sends for")

@@ -10,26 +10,31 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
 from loguru import logger
 
+from callgram.calls.facts import Facts
+from callgram.calls.story import Call, tell
 from callgram.context import Directory
 from callgram.delivery import Delivery, Ports
 from callgram.errors import StoreError
 from callgram.loader import Plugins
 from callgram.metrics import BOTS_OWNED
+from callgram.numbers import NumberPlan
 from callgram.store import Claim, Progress, Store
 from callgram.telegram.limits import Limits
 
 LEASE_TTL_S = 6.0
 RENEW_S = 1.5
 POLL_S = 0.5  # the truth, where a wake-up was lost or came from another node
-ROUNDS = 3  # side by side; a bot belongs to one
+GATHER_S = 0.003  # so long answers are gathered before the next turn, while any are out
+ROUNDS = 2  # side by side; a bot belongs to one
 IN_HAND = 256  # cards in hand at once, of one round
+TOLD = 512  # stories remembered
 AT_ONCE = 8  # cards that one chat may have in hand; they are sent one after another
 
 
@@ -58,6 +63,7 @@ class Sender:
         self._rounds = [Round(self, number) for number in range(ROUNDS)]
         self.ports = Ports(
             plugins=plugins,
+            tell=_Told().tell,
             directory=directory,
             session=session,
             limits=limits,
@@ -165,6 +171,8 @@ class Round:
         """Until something happens, the next card is due, or the poll."""
         if self._sender.draining and not self._jobs:
             return
+        if self._jobs:
+            await asyncio.sleep(GATHER_S)
         timeout = POLL_S
         ready = self._sender.limits.next_ready(time.monotonic())
         if ready is not None:
@@ -205,7 +213,8 @@ class Round:
             del self._jobs[pair]
         self._start(claims)
         self._turn_s.add(time.monotonic() - began)
-        self._due_at = None if claims or not leases else await self._sender.store.next_due(leases)
+        idle = bool(leases) and not claims and not self._jobs
+        self._due_at = await self._sender.store.next_due(leases) if idle else None
 
     def _per_chat(self) -> int:
         """How many cards a chat can be sent in the time of a turn. One, but where Telegram answers faster than the database:
@@ -237,6 +246,22 @@ class Round:
                 logger.exception("{}: its card cannot be delivered", delivery)
                 delivery.give_back()
             self._card_s.add(time.monotonic() - began)
+
+
+class _Told:
+    """The last stories told: the cards of one call are drawn one after another from the same facts."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[int, NumberPlan], tuple[Facts, Call]] = OrderedDict()
+
+    def tell(self, facts: Facts, plan: NumberPlan) -> Call:
+        key = (id(facts), plan)  # the facts are kept beside, so that the id stays theirs
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = (facts, tell(facts, plan))
+            if len(self._known) > TOLD:
+                self._known.popitem(last=False)
+        return known[1]
 
 
 class Average:

@@ -43,8 +43,9 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ``language``: ru or en. ``zone``: IANA name. ``region``: ISO 3166 country of numbers without ``+``. ``extension``:
     regular expression of an inside number. ``mode``: replace (each stage is a new message) or edit (one that changes).
     ``rewrite``: rules for numbers that a trunk delivers in a form of its own. ``late_after_s``: a hangup that comes so much
-    after its EndTime is marked. ``ghost_ringing_s``, ``ghost_talk_s``: silence after which a call without an end is closed. ``ambiguous``: what to do
-    with a final message that may or may not have arrived: resend it, or probe for it first.
+    after its EndTime is marked. ``ghost_ringing_s``, ``ghost_talk_s``: silence after which a call without an end is
+    closed. ``ambiguous``: what to do with a final message that may or may not have arrived: resend it, or probe for it
+    first.
     """
 
     language: Literal["ru", "en"] = "ru"
@@ -276,7 +277,10 @@ def _check(file: PluginsFile, source: str) -> None:
             ) from None
         if not re.fullmatch("[A-Z]{2}", chosen.region):
             raise ConfigError(f"{source}: {place}.region is {chosen.region!r}; use an ISO 3166 country such as BY")
-        for key, pattern in [("extension", chosen.extension), *(("rewrite.match", rule.match) for rule in chosen.rewrite)]:
+        for key, pattern in [
+            ("extension", chosen.extension),
+            *(("rewrite.match", rule.match) for rule in chosen.rewrite),
+        ]:
             try:
                 re.compile(pattern)
             except re.error as error:

@@ -32,8 +32,8 @@ class Directory:
 
     @hookimpl
     async def shutdown(self, ctx: Context) -> None:
-        for lookup in self._lookups.values():
-            await lookup.close()
+        for one in self._lookups.values():
+            await one.close()
 
     @hookimpl
     async def cli_commands(self, ctx: Context) -> list[Any] | None:
@@ -76,5 +76,3 @@ class Directory:
 
 def _said(*numbers: str) -> Iterable[str]:
     return [number for number in dict.fromkeys(numbers) if number]
-
-

@@ -29,9 +29,7 @@ class Naming(House):
     async def history(self, enterprise: str, client: str, *, before: datetime) -> History | None:
         if not client:
             return None
-        rows = await self._pools.rows(
-            "rest", SQL["history"], part_of(enterprise), enterprise, storable(client), before
-        )
+        rows = await self._pools.rows("rest", SQL["history"], part_of(enterprise), enterprise, storable(client), before)
         row = rows[0]
         if not row["n_calls"]:
             return None

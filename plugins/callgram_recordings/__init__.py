@@ -67,7 +67,11 @@ class Recordings:
         if self._signer is None or not settings.base_url or call.recording_link:
             return None
         told = is_url(call.recording)
-        made = "" if told else from_template(settings.url_template, call, str(call.began_at.astimezone(ctx.locale.tz).date()))
+        made = (
+            ""
+            if told
+            else from_template(settings.url_template, call, str(call.began_at.astimezone(ctx.locale.tz).date()))
+        )
         if not told and not made:
             return None
         token = self._signer.dumps([call.enterprise, call.id, made])

@@ -116,6 +116,11 @@ class Hosts:
         for playing in self._playing:
             playing.result(60)
 
+    def cancel(self) -> None:
+        """Whatever became of the test: nothing plays on behind it."""
+        for playing in self._playing:
+            playing.cancel()
+
     async def _play(self, place: int) -> None:
         chance = random.Random(SEED + place)
         async with aiohttp.ClientSession() as client:
@@ -150,15 +155,18 @@ def test_after_kills_at_random_moments_every_chat_is_right(
     office, chance = new_office(n_chats=3), random.Random(SEED)
     program.add([office])
     hosts = Hosts(program, background, office)
-    for victim in VICTIMS:
-        busy = telegram.ask(lambda state: state.truth.last_seq) + chance.randrange(5, 60)
-        until(lambda busy=busy: telegram.ask(lambda state: state.truth.last_seq) > busy, "traffic flows")
-        if "database" in victim:
-            kill_database(program)
-        if "serve" in victim:
-            program.kill()
-            program.start()
-    hosts.end()
+    try:
+        for victim in VICTIMS:
+            busy = telegram.ask(lambda state: state.truth.last_seq) + chance.randrange(5, 60)
+            until(lambda busy=busy: telegram.ask(lambda state: state.truth.last_seq) > busy, "traffic flows")
+            if "database" in victim:
+                kill_database(program)
+            if "serve" in victim:
+                program.kill()
+                program.start()
+        hosts.end()
+    finally:
+        hosts.cancel()
     program.settled(office, deadline_s=60)
 
     assert len(hosts.calls) >= 2 * len(VICTIMS)

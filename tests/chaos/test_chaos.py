@@ -89,7 +89,7 @@ class Ended:
                 assert n_calls <= PER_S, f"{n_calls} calls of bot {firm_bot} within a second"
 
 
-async def run(seed: int, n_nodes: int, *, n_calls: int, cruel: bool, broken: str = "", patience_s: float = 90.0) -> None:
+async def run(seed: int, n_nodes: int, *, n_calls: int, cruel: bool, broken: str = "", patience_s: float = 60.0) -> None:
     async with town(seed, n_nodes, broken=broken) as here:
         try:
             await _play(here, n_calls, cruel, patience_s)

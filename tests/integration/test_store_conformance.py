@@ -22,7 +22,7 @@ from callgram.calls.facts import Facts, Hangup
 from callgram.cards import Shown, Stage, Urgency
 from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, StoreError
-from callgram.events import Event, Kind
+from callgram.events import Event, History, Kind
 from callgram.store import CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress, Store
 from callgram.testing.memory import MemoryStore
 from callgram.trace import Action, Op
@@ -856,3 +856,43 @@ async def test_calls_are_forgotten_after_the_retention(world: World) -> None:
     assert await find(store, "channel:1.1", "channel:1.2", "channel:1.3") == {2: {"channel:1.2"}, 3: {"channel:1.3"}}
     assert [one.card.call_id for one in await claim(store)] == [2, 3]
     await store.ping()
+
+
+# Names and history
+
+
+def of_client(call: int, at: datetime, *, result: str = "missed", direction: str = "incoming", **more: Any) -> CallRow:
+    told = {"client": "375296254070", "direction": direction, "result": result} | more
+    return msgspec.structs.replace(call_row(call, started_at=at, ended_at=at), **told)
+
+
+@conforms
+async def test_names_are_kept_by_enterprise_and_table_and_forgotten_when_empty(world: World) -> None:
+    store = await world.open()
+    await store.put_names("0367", "extensions", {"150": "Иванов", "151": "Петров\0"})
+    await store.put_names("0367", "customers", {"150": "Сидоров"})
+    await store.put_names("0368", "extensions", {"150": "Чужой"})
+    assert (await store.names("0367", "extensions", ["150", "152"])) == {"150": "Иванов"}
+    await store.put_names("0367", "extensions", {"150": "Козлов", "151": ""})
+    assert (await store.names("0367", "extensions", ["150", "151"])) == {"150": "Козлов"}
+    assert (await store.names("0367", "customers", ["150"])) == {"150": "Сидоров"}
+    assert (await store.names("0367", "lines", ["150"])) == {}
+    assert (await store.names("0367", "lines", [])) == {}
+
+
+@conforms
+async def test_the_history_of_a_client_is_his_earlier_incoming_calls_in_this_enterprise(world: World) -> None:
+    store = await owner(world)
+    rows = [
+        of_client(1, NOW - 90 * S),
+        of_client(2, NOW - 60 * S, result="answered"),
+        of_client(3, NOW - 50 * S, direction="outgoing"),
+        of_client(4, NOW - 40 * S, client="375296254071"),
+        of_client(5, NOW),
+    ]
+    await plan(store, calls=rows)
+    await plan(store, "0368", calls=[msgspec.structs.replace(of_client(6, NOW - 5 * S), facts=facts(6, "0368"))])
+    found = await store.history("0367", "375296254070", before=NOW)
+    assert found == History(n_calls=2, last_at=NOW - 60 * S, last_answered=True)
+    assert await store.history("0367", "375296254079", before=NOW) is None
+    assert await store.history("0367", "", before=NOW) is None

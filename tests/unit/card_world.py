@@ -16,6 +16,7 @@ from typing import Any
 
 from callgram import Call, Chat, Context, Message, Stage, hookimpl
 from callgram.calls.facts import Facts
+from callgram.calls.story import tell
 from callgram.cards import Urgency
 from callgram.context import Directory, Enterprise, Mode, Secret
 from callgram.delivery import Delivery, Ports
@@ -177,6 +178,7 @@ class Node:
         self.frozen = False
         self.unsure: set[tuple[int, str]] = set()
         self.ports = Ports(
+            tell=tell,
             plugins=world.plugins,
             directory=lambda: world.directory,
             session=self,

@@ -162,7 +162,7 @@ def trusts_what_it_finds(card: Card, orphan: Shown, message_id: int | None) -> C
     return msgspec.structs.replace(card, shown=shown)
 
 
-async def no_budget(self: Delivery) -> None:
+async def no_budget(self: Delivery, patience_s: float = 0.0) -> None:
     return None
 
 

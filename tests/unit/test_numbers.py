@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from callgram.numbers import NumberPlan, bare, canonical, is_hidden, readable
+from callgram.numbers import NumberPlan, Rewrite, bare, canonical, is_hidden, readable
 
 WRITTEN = st.builds(
     str.__add__, st.sampled_from(["", "+"]), st.text(st.sampled_from("0123456789-() .#*@ABab"), max_size=24)
@@ -147,3 +147,33 @@ def test_an_extension_is_the_whole_of_the_pattern(pattern: str, inside: list[str
     plan = NumberPlan(extension=pattern)
     assert all(plan.is_extension(number) for number in inside)
     assert not any(plan.is_extension(number) for number in outside)
+
+
+# Rules for numbers that a trunk delivers in a form of its own
+
+
+LAST_NINE = Rewrite(match=r"8?0?\d{9}", prefix="375", last=9)
+
+
+@pytest.mark.parametrize(
+    ("written", "client"),
+    [
+        pytest.param("296254070", "375296254070", id="without prefix"),
+        pytest.param("80296254070", "375296254070", id="national"),
+        pytest.param("375296254070", "375296254070", id="no rule fits"),
+        pytest.param("375296254070@outbound", "375296254070", id="with its context"),
+        pytest.param("103", "103", id="a short city number"),
+        pytest.param("<unknown>", "", id="hidden"),
+    ],
+)
+def test_a_rule_makes_of_the_last_digits_the_number_of_the_client(written: str, client: str) -> None:
+    assert NumberPlan(rewrite=(LAST_NINE,)).canonical(written) == client
+
+
+def test_the_first_rule_that_fits_counts() -> None:
+    rules = (Rewrite(match=r"00\d{9}", prefix="49", last=9), Rewrite(match=r"\d{11}", prefix="375", last=9))
+    assert NumberPlan(rewrite=rules).canonical("00296254070") == "49296254070"
+
+
+def test_a_rule_that_would_take_more_digits_than_there_are_does_not_fit() -> None:
+    assert NumberPlan(rewrite=(Rewrite(match=r"\d+", prefix="375", last=9),)).canonical("12345") == "12345"

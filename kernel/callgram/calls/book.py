@@ -324,7 +324,9 @@ def _are_parts(one: Facts, other: Facts) -> bool:
     if not _is_told(call):
         return bool(one.moves and other.moves)
     head = min((_order(ring.unique_id) for ring in (*call.dials, *call.hangups)), default=(0, 0))
-    dialled = [_order(uid) for uid, leg in legs.legs.items() if peer(leg.channel) in {ring.trunk for ring in call.dials}]
+    dialled = [
+        _order(uid) for uid, leg in legs.legs.items() if peer(leg.channel) in {ring.trunk for ring in call.dials}
+    ]
     return bool(legs.moves or dialled) and all(made > head for made in dialled)
 
 

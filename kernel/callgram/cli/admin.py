@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from callgram.commands import with_store as with_store
+from callgram.commands import with_store
 from callgram.context import Chat, Directory, Enterprise, Secret, bot_id
 from callgram.errors import ConfigError
 from callgram.settings import load

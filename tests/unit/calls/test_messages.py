@@ -1,6 +1,7 @@
 """What readers see: the messages of the shipped plugins, word for word.
 
-``tests/golden/<scenario>.txt`` is the transcript of each scenario. CALLGRAM_GOLDEN=write writes them anew; read the diff.
+``tests/golden`` has the transcript of each scenario and each capture: what one chat shows, and when. CALLGRAM_GOLDEN=write
+writes them anew; read the diff.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from callgram import Call, Chat, Message, Stage
 from callgram.context import Locale
 from callgram.dispatch import run_now
 
-from .traffic import BEGAN, SHIPPED, Played, Posted, Source, context, hostile, play, scenarios, source, timed
+from .traffic import BEGAN, SHIPPED, Played, Posted, Source, context, hostile, play, scenarios, source, sources, timed
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 RUSSIAN, ENGLISH = Locale(language="ru"), Locale(language="en")
@@ -43,21 +44,23 @@ def transcript(played: Played, locale: Locale = RUSSIAN) -> str:
             continue
         seen[call.id] = html
         after_s = (event.received_at - BEGAN).total_seconds()
-        lines += [f"--- {after_s:g} s, {event.kind}: {stage}", html, ""]
+        lines += [f"--- {after_s:.1f} s, {event.kind}: {stage}", html, ""]
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_scenario_reads_as_its_golden_transcript(scenario: Source) -> None:
-    text = transcript(play(timed(scenario.posts), show=True))
-    path = GOLDEN / f"{scenario.name}.txt"
+@pytest.mark.parametrize("recorded", [pytest.param(one, id=one.name) for one in sources()])
+def test_all_recorded_traffic_reads_as_its_golden_transcript(recorded: Source) -> None:
+    text = transcript(play(timed(recorded.posts), show=True))
+    path = GOLDEN / f"{recorded.name}.txt"
     if os.environ.get("CALLGRAM_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
     assert text == path.read_text("utf-8")
 
 
-def test_no_golden_transcript_is_left_of_a_scenario_that_is_gone() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.txt")} == {scenario.name for scenario in scenarios()}
+def test_no_golden_transcript_is_left_of_traffic_that_is_gone() -> None:
+    written = {str(path.relative_to(GOLDEN)).removesuffix(".txt") for path in GOLDEN.rglob("*.txt")}
+    assert written == {recorded.name for recorded in sources()}
 
 
 # The heads that readers know from the old system
@@ -81,8 +84,12 @@ HEADS = [
     pytest.param(
         "outgoing-answered", Stage.DIAL, ["📞 Исходящий звонок", "☎️151 ➡️ 💰+375 (29) 625-40-70"], id="dial outgoing"
     ),
-    pytest.param("outgoing-answered", Stage.BRIDGE, ["☎️151 📞➡️ 💰+375 (29) 625-40-70", "⏱с 12:05:30"], id="bridge outgoing"),
-    pytest.param("incoming-answered", Stage.BRIDGE, ["☎️151 📞⬅️ 💰+375 (29) 625-40-70", "⏱с 12:05:25"], id="bridge incoming"),
+    pytest.param(
+        "outgoing-answered", Stage.BRIDGE, ["☎️151 📞➡️ 💰+375 (29) 625-40-70", "⏱с 12:05:30"], id="bridge outgoing"
+    ),
+    pytest.param(
+        "incoming-answered", Stage.BRIDGE, ["☎️151 📞⬅️ 💰+375 (29) 625-40-70", "⏱с 12:05:25"], id="bridge incoming"
+    ),
     pytest.param(
         "incoming-answered",
         Stage.HANGUP,
