@@ -244,7 +244,8 @@ class Store(Reading, Naming, Protocol):
         in the same ``progress`` again; its actions may then be in the trace twice.
 
         Of progress on a card that is not in hand with that fence any more only the actions are written, and messages that
-        were sent are added to those of the card, which is due then: it belongs to another node. Where the card's call was absorbed meanwhile, it is taken for the survivor's card in that chat.
+        were sent are added to those of the card, which is due then: it belongs to another node. Where the card's call was
+        absorbed meanwhile, it is taken for the survivor's card in that chat.
         """
         ...
 

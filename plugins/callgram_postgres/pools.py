@@ -15,9 +15,9 @@ import asyncpg
 
 from callgram.errors import ConfigError, StoreError
 
-Job = Literal["ingest", "plan", "send", "rest"]
+Job = Literal["ingest", "plan", "send", "read", "rest"]
 
-SIZES: dict[Job, int] = {"ingest": 4, "plan": 4, "send": 3, "rest": 4}  # ingest: more than 16 are slower, not faster
+SIZES: dict[Job, int] = {"ingest": 4, "plan": 4, "send": 3, "read": 3, "rest": 4}  # ingest: more than 16 are slower, not faster
 UNREADABLE = "the DSN of PostgreSQL cannot be read; write postgresql://user:password@host/database"
 COMMAND_S = 30.0
 CONNECT_S = 10.0
@@ -36,6 +36,7 @@ SETTINGS: dict[Job, dict[str, str]] = {
     "ingest": DURABLE | BY_INDEX,
     "plan": DURABLE | BY_INDEX | {"synchronous_commit": "off"},
     "send": DURABLE | BY_INDEX,
+    "read": DURABLE | BY_INDEX,
     "rest": DURABLE,
 }
 

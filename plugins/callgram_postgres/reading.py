@@ -14,6 +14,7 @@ from callgram_postgres.rows import part_of, read_card, read_facts, read_record, 
 SQL = queries("reading")
 CARDS = queries("planning")["cards_of"]
 LAST = (datetime(9000, 1, 1, tzinfo=UTC), 2**62)
+FEW = 4
 SLACK = timedelta(minutes=5)  # a record may bear a time a little before its call's first event
 
 
@@ -23,23 +24,22 @@ class Reading(House):
     async def find_calls(self, enterprises: Sequence[str], channel: str) -> list[tuple[str, int]]:
         parts = [part_of(enterprise) for enterprise in enterprises]
         rows = await self._pools.rows(
-            "rest", SQL["find_by_channel"], parts, list(enterprises), f"channel:{storable(channel)}"
+            "read", SQL["find_by_channel"], parts, list(enterprises), f"channel:{storable(channel)}"
         )
         return [(row["enterprise"], row["call_id"]) for row in rows]
 
     async def call_file(self, enterprise: str, call_id: int, *, limit: int = 10_000) -> CallFile | None:
         place = (part_of(enterprise), enterprise)
-        found = await self._pools.rows("rest", SQL["call"], *place, call_id)
+        found = await self._pools.rows("read", SQL["call"], *place, call_id)
         if not found:
             return None
         number, facts = found[0]["id"], read_facts(found[0]["facts"])
-        absorbed = tuple(row["id"] for row in await self._pools.rows("rest", SQL["absorbed"], *place, number))
-        channels = tuple(row["channel"] for row in await self._pools.rows("rest", SQL["channels"], *place, number))
+        absorbed, channels = tuple(found[0]["absorbed"]), tuple(found[0]["channels"])
         since = facts.first_at - SLACK
         rows = await self._pools.rows(
-            "rest", SQL["file"], *place, [number, *absorbed], list(channels), since, limit + 1
+            "read", SQL["file"], *place, [number, *absorbed], list(channels), since, limit + 1
         )
-        cards = await self._pools.rows("rest", CARDS, *place, [number])
+        cards = await self._pools.rows("read", CARDS, *place, [number])
         return CallFile(
             facts=facts,
             records=tuple(read_record(row) for row in rows[:limit]),
@@ -58,11 +58,12 @@ class Reading(House):
         rare = any((wanted.extension, wanted.direction, wanted.result, wanted.unsent, wanted.number))
         one = wanted.enterprises is not None and len(wanted.enterprises) == 1
         narrow = rare or (wanted.enterprises is not None and not one)
-        candidates = SQL["by_number"] if wanted.number else SQL["by_enterprise"] if one else SQL["by_time"]
+        telling = len(wanted.number) >= FEW  # calls of so long a number are few; of a shorter one they may be a tenth of all
+        candidates = SQL["by_number"] if telling else SQL["by_enterprise"] if one else SQL["by_time"]
         searched = SEARCHED if narrow else 2 * (limit + 1)  # absorbed calls are among the candidates
         tail = wanted.number[::-1] or None
         rows = await self._pools.rows(
-            "rest",
+            "read",
             f"WITH candidates AS MATERIALIZED ({candidates}) {SQL['matching']}",
             *before,
             wanted.since or EPOCH,
@@ -81,26 +82,26 @@ class Reading(House):
 
     async def live_calls(self, enterprises: tuple[str, ...] | None, *, limit: int = 50) -> list[Listed]:
         chosen = None if enterprises is None else list(enterprises)
-        return [_listed(row) for row in await self._pools.rows("rest", SQL["live"], chosen, limit)]
+        return [_listed(row) for row in await self._pools.rows("read", SQL["live"], chosen, limit)]
 
     async def cursors(self) -> dict[str, str]:
-        return {row["sink"]: row["cursor"] for row in await self._pools.rows("rest", SQL["cursors"])}
+        return {row["sink"]: row["cursor"] for row in await self._pools.rows("read", SQL["cursors"])}
 
     async def cursor_at(self, moment: datetime) -> str:
-        (row,) = await self._pools.rows("rest", SQL["first_since"], moment)
+        (row,) = await self._pools.rows("read", SQL["first_since"], moment)
         return write_cursor(int(row["xid"]), row["id"] - 1)
 
     async def kept(self, plugin: str) -> dict[str, bytes]:
-        return {row["key"]: bytes(row["value"]) for row in await self._pools.rows("rest", SQL["kept"], plugin)}
+        return {row["key"]: bytes(row["value"]) for row in await self._pools.rows("read", SQL["kept"], plugin)}
 
     async def keep(self, plugin: str, key: str, value: bytes | None) -> None:
         if value is None:
-            await self._pools.rows("rest", SQL["forget"], plugin, key)
+            await self._pools.rows("read", SQL["forget"], plugin, key)
         else:
-            await self._pools.rows("rest", SQL["keep"], plugin, key, value)
+            await self._pools.rows("read", SQL["keep"], plugin, key, value)
 
     async def keep_first(self, plugin: str, key: str, value: bytes) -> bytes:
-        await self._pools.rows("rest", SQL["keep_first"], plugin, key, value)
+        await self._pools.rows("read", SQL["keep_first"], plugin, key, value)
         return (await self.kept(plugin))[key]
 
 

@@ -18,10 +18,9 @@ import msgspec
 from tests.bench.load import HOST, connect, request
 from tests.bench.world import ENTERPRISES
 
-from callgram import loader
 from callgram.context import Chat, Enterprise, Secret
-from callgram.service import opened_store
-from callgram.settings import Settings, parse_plugins
+from callgram_postgres.embedded import EmbeddedPostgres
+from callgram_postgres.store import connect as connect_store
 
 START_S = 60.0
 PLUGINS = """
@@ -141,15 +140,16 @@ def _home() -> Path:
 
 
 async def _populate(data_dir: Path) -> None:
-    settings = Settings(plugins=parse_plugins(PLUGINS, "the benchmark"), plugins_path="bench", data_dir=data_dir)
-    async with opened_store(settings, loader.load(settings, lambda outcome: None)) as store:
-        for tenant in ENTERPRISES:
-            enterprise = Enterprise(
-                number=tenant.number, token=Secret(tenant.token), bot_token=Secret(tenant.bot_token)
-            )
-            await store.put_enterprise(enterprise)
-            for chat in tenant.chats:
-                await store.add_subscriber(tenant.number, Chat(id=chat))
+    server = EmbeddedPostgres(data_dir)
+    await server.start(as_guest_ok=False)
+    store = await connect_store(server.dsn)
+    for tenant in ENTERPRISES:
+        enterprise = Enterprise(number=tenant.number, token=Secret(tenant.token), bot_token=Secret(tenant.bot_token))
+        await store.put_enterprise(enterprise)
+        for chat in tenant.chats:
+            await store.add_subscriber(tenant.number, Chat(id=chat))
+    await store.close()
+    await server.stop()
 
 
 @asynccontextmanager

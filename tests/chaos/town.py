@@ -43,6 +43,7 @@ asyncio.run(main())
 """
 PLUGINS = """
 api = 1
+limits = { private_per_s = 5, private_burst = 10, group_per_min = 300, group_burst = 30, bot_per_s = 30 }
 [[plugin]]
 name = "postgres"
 required = true
@@ -265,13 +266,11 @@ async def until(condition: Callable[[], Any], what: str, deadline_s: float) -> A
 
 @asynccontextmanager
 async def town(seed: int, n_nodes: int, *, broken: str = "") -> AsyncIterator[Town]:
-    base = Path(os.path.realpath(tempfile.mkdtemp(prefix="cg-chaos-")))
-    base.chmod(0o755)
-    (base / "plugins.toml").write_text(PLUGINS)
+    base = _base()
     database = subprocess.Popen(  # noqa: ASYNC220 - a moment
         [sys.executable, "-c", DATABASE, str(base / "data")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    flood = FloodSettings(private_burst=20, private_per_s=5, group_burst=40, bot_burst=60, bot_per_s=60)
+    flood = FloodSettings(private_burst=30, private_per_s=10, group_per_minute=600, group_burst=60, bot_burst=60, bot_per_s=60)
     made: Town | None = None
     try:
         assert database.stdout is not None
@@ -293,6 +292,14 @@ async def town(seed: int, n_nodes: int, *, broken: str = "") -> AsyncIterator[To
         database.terminate()
         database.wait(20)
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _base() -> Path:
+    """Not below pytest's own directories: as root those are closed to the account that PostgreSQL runs as."""
+    base = Path(os.path.realpath(tempfile.mkdtemp(prefix="cg-chaos-")))
+    base.chmod(0o755)
+    (base / "plugins.toml").write_text(PLUGINS)
+    return base
 
 
 async def _populate(dsn: str) -> None:

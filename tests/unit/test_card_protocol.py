@@ -315,7 +315,11 @@ def test_a_build_that_is_broken_where_it_is_rare_is_found(
     play: Callable[[World], None], place: Any, name: str, broken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, name, broken)
-    world = begun(policy="probe")
     with pytest.raises(AssertionError):
-        play(world)
-        world.settle()
+        whole(play)
+
+
+def whole(play: Callable[[World], None]) -> None:
+    world = begun(policy="probe")
+    play(world)
+    world.settle()

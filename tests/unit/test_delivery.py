@@ -275,7 +275,7 @@ def test_a_passing_stage_that_may_be_there_is_folded_into_the_next(fault: str) -
             call = await made.plan(Stage.DIAL)
             await made.until(lambda: made.outcomes(Op.SEND) == ["ambiguous"])
             await made.plan(Stage.DIAL, call, draws="changed")
-            await made.until(lambda: made.idle())
+            await made.until(made.idle)
             assert made.outcomes(Op.SEND) == ["ambiguous"], "it is not sent twice"
             if fault == "429_5":
                 return  # the chat is closed for 5 s, as the server asked
@@ -340,7 +340,7 @@ SLOW = LimitSettings(private_per_s=2.0, private_burst=1, group_per_min=60, group
 @on_rig(limits=SLOW)
 async def test_a_full_bucket_lets_the_newest_state_of_the_most_urgent_call_go_first(made: Rig) -> None:
     await made.plan(Stage.HANGUP, urgency=Urgency.REST)
-    await made.until(lambda: made.texts())
+    await made.until(made.texts)
     rest = await made.plan(Stage.HANGUP, urgency=Urgency.REST)
     live = await made.plan(Stage.DIAL, urgency=Urgency.LIVE)
     missed = await made.plan(Stage.HANGUP, urgency=Urgency.MISSED)

@@ -132,9 +132,9 @@ class MemoryBatch:
             elif kept.card.bot_id == lost.card.bot_id and (gained or lost.card.claimed_fence is not None):
                 stage, fence, at = lost.card.claimed_stage, lost.card.claimed_fence, lost.card.claimed_at
                 known = {shown.stage for shown in kept.card.shown + kept.gained}
-                if stage and at and (kept.card.claimed_fence is not None or stage in known):
-                    if not any(shown.stage is stage for shown in gained):
-                        gained += (Shown(message_id=0, stage=stage, digest="", sent_at=at),)
+                known_of_it = {shown.stage for shown in gained}
+                if stage and at and stage not in known_of_it and (kept.card.claimed_fence is not None or stage in known):
+                    gained += (Shown(message_id=0, stage=stage, digest="", sent_at=at),)
                 kept.gained += gained
                 kept.change(version=kept.card.version + 1, due_at=min(kept.card.due_at or self._now, self._now))
                 if kept.card.claimed_fence is None:

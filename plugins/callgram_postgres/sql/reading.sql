@@ -6,22 +6,18 @@ JOIN call_keys AS k ON k.part = g.part AND k.enterprise = g.enterprise AND k.key
 ORDER BY k.call_id DESC
 
 -- name: call
--- The call $3, or the call that absorbed it.
-SELECT s.id, s.facts
+-- The call $3, or the call that absorbed it, with the calls that turned out to be parts of it and the ids that it is found by.
+SELECT s.id, s.facts,
+    ARRAY(SELECT a.id FROM calls AS a WHERE a.part = s.part AND a.enterprise = s.enterprise AND a.absorbed_into = s.id) AS absorbed,
+    ARRAY(
+        SELECT substr(k.key, 9)
+        FROM call_keys AS k
+        WHERE k.part = s.part AND k.enterprise = s.enterprise AND k.call_id = s.id AND k.key LIKE 'channel:%'
+        ORDER BY k.key
+    ) AS channels
 FROM calls AS c
 JOIN calls AS s ON s.part = c.part AND s.enterprise = c.enterprise AND s.id = coalesce(c.absorbed_into, c.id)
 WHERE c.part = $1 AND c.enterprise = $2 AND c.id = $3
-
--- name: absorbed
--- The calls that turned out to be parts of the call $3.
-SELECT c.id FROM calls AS c WHERE c.part = $1 AND c.enterprise = $2 AND c.absorbed_into = $3
-
--- name: channels
--- The ids that the call $3 is found by.
-SELECT substr(k.key, 9) AS channel
-FROM call_keys AS k
-WHERE k.part = $1 AND k.enterprise = $2 AND k.call_id = $3 AND k.key LIKE 'channel:%'
-ORDER BY k.key
 
 -- name: file
 -- Everything about the calls $3 since $5, at most $6, and the events of the channels $4 that belong to no call: not planned
@@ -56,7 +52,7 @@ LIMIT $6
 
 -- name: by_time
 -- Candidates of a list: calls older than ($1, $2), of $3 or later, newest first, at most $4.
-SELECT c.part, c.enterprise, c.id, c.started_at
+SELECT c.part, c.enterprise, c.id, c.started_at, c.unique_id, c.absorbed_into, c.client, c.extensions, c.direction, c.result
 FROM calls AS c
 WHERE (c.started_at, c.id) < ($1, $2) AND c.started_at >= $3
 ORDER BY c.started_at DESC, c.id DESC
@@ -64,24 +60,29 @@ LIMIT $4
 
 -- name: by_enterprise
 -- As by_time, of the one enterprise in ($5, $6).
-SELECT c.part, c.enterprise, c.id, c.started_at
+SELECT c.part, c.enterprise, c.id, c.started_at, c.unique_id, c.absorbed_into, c.client, c.extensions, c.direction, c.result
 FROM calls AS c
 WHERE c.part = ($5::smallint[])[1] AND c.enterprise = ($6::text[])[1] AND (c.started_at, c.id) < ($1, $2) AND c.started_at >= $3
 ORDER BY c.started_at DESC, c.id DESC
 LIMIT $4
 
 -- name: by_number
--- As by_time, of the clients whose reversed number lies from $7 to below $8.
-SELECT c.part, c.enterprise, c.id, c.started_at
-FROM calls AS c
-WHERE c.client <> '' AND reverse(c.client) COLLATE "C" >= $7 AND reverse(c.client) COLLATE "C" < $8
-    AND (c.started_at, c.id) < ($1, $2) AND c.started_at >= $3
+-- As by_time, of the clients whose reversed number lies from $7 to below $8: all of them first, which are few.
+SELECT c.*
+FROM (
+    SELECT c.part, c.enterprise, c.id, c.started_at, c.unique_id, c.absorbed_into, c.client, c.extensions, c.direction, c.result
+    FROM calls AS c
+    WHERE c.client <> '' AND reverse(c.client) COLLATE "C" >= $7 AND reverse(c.client) COLLATE "C" < $8
+    OFFSET 0
+) AS c
+WHERE (c.started_at, c.id) < ($1, $2) AND c.started_at >= $3
 ORDER BY c.started_at DESC, c.id DESC
 LIMIT $4
 
 -- name: matching
 -- Those of the candidates that fit, at most $13, each row with how many candidates there were and which is the oldest.
-SELECT f.enterprise, f.id, f.started_at, f.facts, s.n_searched, s.oldest_at, s.oldest_id,
+SELECT f.enterprise, f.id, f.started_at, s.n_searched, s.oldest_at, s.oldest_id,
+    (SELECT c.facts FROM calls AS c WHERE c.part = f.part AND c.enterprise = f.enterprise AND c.id = f.id) AS facts,
     (SELECT count(*) FROM telegram_messages AS m WHERE m.part = f.part AND m.enterprise = f.enterprise AND m.call_id = f.id)
         AS n_chats,
     (SELECT count(*) FROM telegram_messages AS m WHERE m.part = f.part AND m.enterprise = f.enterprise AND m.call_id = f.id
@@ -92,9 +93,8 @@ FROM (
     LEFT JOIN (SELECT k.started_at, k.id FROM candidates AS k ORDER BY k.started_at, k.id LIMIT 1) AS o ON true
 ) AS s
 LEFT JOIN LATERAL (
-    SELECT c.part, c.enterprise, c.id, c.started_at, c.facts
-    FROM candidates AS k
-    JOIN calls AS c ON c.part = k.part AND c.enterprise = k.enterprise AND c.id = k.id
+    SELECT c.part, c.enterprise, c.id, c.started_at
+    FROM candidates AS c
     WHERE c.absorbed_into IS NULL AND c.unique_id <> ''
         AND ($6::text[] IS NULL OR (c.part = ANY($5::smallint[]) AND c.enterprise = ANY($6::text[])))
         AND ($7::text IS NULL OR (reverse(c.client) COLLATE "C" >= $7::text AND reverse(c.client) COLLATE "C" < $8::text))
@@ -105,7 +105,7 @@ LEFT JOIN LATERAL (
             SELECT FROM telegram_messages AS m
             WHERE m.part = c.part AND m.enterprise = c.enterprise AND m.call_id = c.id AND (m.shown <> '[]' OR m.gained <> '[]')
         ))
-    ORDER BY k.started_at DESC, k.id DESC
+    ORDER BY c.started_at DESC, c.id DESC
     LIMIT $13
 ) AS f ON true
 ORDER BY f.started_at DESC, f.id DESC

@@ -200,3 +200,23 @@ def test_events_that_arrive_after_the_ghost_rule_closed_a_call_still_end_it_righ
     played.book.apply(late)
     assert unmatched(played.finals, name.calls) == []
     assert [call.closed for call in played.finals] == [False]
+
+
+def of_host(name: str, posts: tuple[Posted, ...], client: str) -> list[Posted]:
+    """The posts as a host with a system name sends them (``systemname`` of asterisk.conf), about another client."""
+    found = []
+    for post in posts:
+        body = post.body.decode().replace("375296254070", client)
+        body = re.sub(r'"(\d{10}\.\d+)"', rf'"{name}-\1"', body)
+        found.append(Posted(post.kind, post.at_s, re.sub(r'(BridgeUniqueid": "\w+)', rf"\1{name}", body).encode()))
+    return found
+
+
+@pytest.mark.parametrize("second", ["incoming-answered", "incoming-missed", "outgoing-answered", "internal-answered"])
+def test_two_hosts_of_one_enterprise_with_equal_counters_are_not_mixed(second: str) -> None:
+    first, other = source("incoming-answered"), source(second)
+    posts = [*of_host("pbx1", first.posts, "375296254070"), *of_host("pbx2", other.posts, "375447654321")]
+    told = play(timed(sorted(posts, key=lambda post: post.at_s)))
+    renamed = [{**call, "client": "375447654321"} if call.get("client") else call for call in other.calls]
+    assert unmatched(told.finals, [*first.calls, *renamed]) == []
+    assert told.leftovers == []
