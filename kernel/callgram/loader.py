@@ -26,6 +26,8 @@ from callgram.settings import CallSettings, PluginsFile, Settings
 from callgram.settings import load as load_settings
 
 GROUP = "callgram.plugins"
+LIFECYCLE = frozenset({"startup", "shutdown", "http_routes"})
+LIFECYCLE_S = 30.0  # once a process, and a database may take its time to stop; nobody waits for anything else meanwhile
 
 
 class Status(StrEnum):
@@ -261,7 +263,7 @@ def _implementations(file: PluginsFile, loaded: list[Loaded]) -> list[Implementa
                     function=function,
                     arguments=tuple(inspect.signature(function).parameters),
                     last=bool(marker.get("trylast")),
-                    deadline_s=deadlines.get(one.name, file.hook_deadline_s),
+                    deadline_s=LIFECYCLE_S if hook in LIFECYCLE else deadlines.get(one.name, file.hook_deadline_s),
                 )
             )
     return found

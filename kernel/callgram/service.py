@@ -68,6 +68,11 @@ class Service:
             if part is not None:
                 part.wake()
 
+    def wake_planner(self) -> None:
+        """Events were stored. Who else has to do with them is woken when they are planned."""
+        if self.planner is not None:
+            self.planner.wake()
+
     def run_part(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run one part for the life of the process. One that ends by itself is a bug and ends the process, loudly."""
         task = asyncio.create_task(work, name=name)
@@ -252,7 +257,7 @@ def _plan(service: Service) -> None:
     from callgram.enricher import Enricher
     from callgram.planner import Planner
 
-    enricher = Enricher(service.store, service.plugins, service.known, utc_now, stored=service.wake)
+    enricher = Enricher(service.store, service.plugins, service.known, utc_now, stored=service.wake_planner)
     planner = Planner(
         service.store,
         service.plugins,
@@ -352,6 +357,7 @@ async def _serving(service: Service) -> AsyncIterator[None]:
 
     from callgram.http import make_app
     from callgram.ingest import Ingest
+    from callgram.one_write import OneWriteProtocol
 
     settings, ingest, writing = service.settings, None, None
     if "ingest" in settings.roles:
@@ -366,7 +372,8 @@ async def _serving(service: Service) -> AsyncIterator[None]:
     config = uvicorn.Config(
         make_app(ingest, service.report, routes),
         loop="none",
-        http="httptools",
+        http=OneWriteProtocol,
+        proxy_headers=False,  # nothing here asks for the sender's address
         ws="none",
         log_config=None,
         access_log=False,

@@ -1,4 +1,4 @@
-"""``callgram trace`` and ``callgram sinks``: one call's lines from the store and from the files alone, and where the sinks are."""
+"""``callgram trace`` and ``callgram sinks``: one call's lines from the store and from the files alone; where the sinks are."""
 
 from __future__ import annotations
 

@@ -54,10 +54,7 @@ def opened(browser: Any) -> Iterator[Open]:
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append("a script ran"), dialog.dismiss()))
-        page.on(
-            "request",
-            lambda request: request.url.startswith(url.split("/call", maxsplit=1)[0]) or complaints.append(request.url),
-        )
+        page.on("request", lambda request: request.url.startswith(home) or complaints.append(request.url))
         page.goto(url)
         return page
 
