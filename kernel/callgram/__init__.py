@@ -4,16 +4,18 @@ What a plugin may use is named in ``__all__`` and stays compatible within one pl
 a server or a client: ``import callgram`` is cheap.
 """
 
-from callgram import lines
-from callgram.calls.story import Call, Cause, Direction, Result
+from callgram import lines, tracelines
+from callgram.calls.history import retold
+from callgram.calls.story import Call, Cause, Direction, Result, tell
 from callgram.cards import Message, Plan, Stage
 from callgram.commands import with_store
-from callgram.context import Chat, Context, Enterprise, Secret
+from callgram.context import Chat, Context, Directory, Enterprise, Locale, Secret
 from callgram.errors import CallgramError, ConfigError, PluginError, StoreError
 from callgram.events import Enrichment, Event, History, Kind
 from callgram.hooks import API_VERSION, hookimpl
 from callgram.naming import NameTable
 from callgram.numbers import NumberPlan
+from callgram.reading import CallFile, CallFilter, CallPage, Listed
 from callgram.store import Store
 from callgram.text import catalogue, clock, duration, escape, html_lines, one_line, phone
 from callgram.trace import Action, Op, Record
@@ -24,17 +26,23 @@ __all__ = [
     "API_VERSION",
     "Action",
     "Call",
+    "CallFile",
+    "CallFilter",
+    "CallPage",
     "CallgramError",
     "Cause",
     "Chat",
     "ConfigError",
     "Context",
     "Direction",
+    "Directory",
     "Enrichment",
     "Enterprise",
     "Event",
     "History",
     "Kind",
+    "Listed",
+    "Locale",
     "Message",
     "NameTable",
     "NumberPlan",
@@ -56,5 +64,8 @@ __all__ = [
     "lines",
     "one_line",
     "phone",
+    "retold",
+    "tell",
+    "tracelines",
     "with_store",
 ]

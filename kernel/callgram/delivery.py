@@ -83,7 +83,7 @@ class _Wait(msgspec.Struct, frozen=True):
 
     seconds: float | None
     failed: bool = True
-    tried: int = 0  # ids that a search has looked at, so that it goes on behind them
+    tried: int = 0  # the message id that a search looked at last, so that it goes on behind it
 
 
 class Delivery:
@@ -284,13 +284,14 @@ class Delivery:
             self._search_first = False  # no neighbour to look beside: it is sent again, and then the lost one is looked for
             return None
         own = [(shown.message_id, shown.sent_at) for shown in self._card.shown if not shown.is_orphan]  # not all reported
-        before = max(0, -self._card.attempts)
-        for tried, message_id in enumerate(candidates([*known, *own], orphan.sent_at)[before:], before):
+        tried = max(0, -self._card.attempts)
+        for message_id in candidates([*known, *own], orphan.sent_at, behind=tried):
             wait = await self._budget(patience_s=0.0)
             if wait and wait.seconds:  # others who wait for this chat go first, whatever their urgency
                 return _Wait(wait.seconds + SEARCH_PAUSE_S, failed=False, tried=tried)
             if wait:
                 return wait
+            tried = message_id
             outcome = await api.edit_reply_markup(self._ports.session, self._token, self._card.chat_id, message_id)
             if outcome.kind in {Kind.FLOOD, Kind.SERVER, Kind.NOT_SENT}:
                 return await self._refused(outcome)
@@ -299,7 +300,7 @@ class Delivery:
                 self._note(Op.SEND, outcome, message_id, "", orphan.sent_at, found=True, stage=orphan.stage)
                 break
         self._card = found(self._card, orphan, hit)
-        return None
+        return _Wait(0.0, failed=False) if hit else None  # its id is safe before anything is done to it
 
     async def _budget(self, patience_s: float = PATIENCE_S) -> _Wait | None:
         """Take one call out of the chat's and the bot's bucket, waiting in place for a moment, else later."""
@@ -461,10 +462,11 @@ def _attempts(before: int, wait: _Wait | None) -> int:
     return max(before, 0) + 1 if wait.failed else -wait.tried
 
 
-def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list[int]:
+def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime, *, behind: int = 0) -> list[int]:
     """The ids that a message lost at ``lost_at`` may have: those that nobody accounts for, nearest to its time first.
 
     Ids and times of sends side by side are only nearly in one order, so the next neighbours are no bounds, others are.
+    ``behind`` is the one that was tried last, 0 for none.
     """
     if not known:
         return []
@@ -474,4 +476,5 @@ def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list
     low = max((one for one, at in known if at < lost_at - NEARLY), default=min(taken) - MAX_PROBES)
     high = min((one for one, at in known if at > lost_at + NEARLY and one > low), default=max(taken) + MAX_PROBES)
     free = (message_id for message_id in range(max(1, low), high) if message_id not in taken)
-    return sorted(free, key=lambda message_id: abs(message_id - near))[:MAX_PROBES]
+    ordered = sorted((abs(message_id - near), message_id) for message_id in free)[:MAX_PROBES]
+    return [place[1] for place in ordered if not behind or place > (abs(behind - near), behind)]

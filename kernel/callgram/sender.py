@@ -112,13 +112,13 @@ class Sender:
     async def _keep_leases(self) -> None:
         while True:
             began = time.monotonic()
+            self._renew.clear()
             try:
                 held = dict(await self.store.hold_leases(self._node, self.directory().bots(), ttl_s=LEASE_TTL_S))
             except StoreError as error:
                 logger.warning("leases are not renewed: {}", error)
             else:
                 self._take_leases(held, began)
-            self._renew.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_S):
                     await self._renew.wait()

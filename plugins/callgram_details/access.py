@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 from litestar import Request
 
-from callgram import Store
-from callgram.context import Directory
-from callgram.reading import CallFile
+from callgram import CallFile, Directory, Store
 from callgram_details.accounts import Operator, operator_of, token_of
 from callgram_details.keys import Vault
 

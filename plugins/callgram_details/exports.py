@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from callgram import Call, Event, Kind, tracelines
-from callgram.reading import CallFile
+from callgram import Call, CallFile, Event, Kind, tracelines
 from callgram_details.rows import Row
 from callgram_details.secrets_gone import masked_body
 from callgram_details.story import Badge, Fact, device_of, names_of, short, split, whose

@@ -14,9 +14,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.response import Redirect
 
-from callgram import Direction, Result
-from callgram.context import Directory, Locale
-from callgram.reading import CallFilter, CallPage
+from callgram import CallFilter, CallPage, Direction, Directory, Locale, Result
 from callgram_details import page
 from callgram_details.access import LANGUAGES, SESSION, Reader, operator_in
 from callgram_details.accounts import Operator, Throttle, logged_in

@@ -14,10 +14,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from callgram import Enterprise
-from callgram.calls.story import tell
-from callgram.context import Directory, Locale
-from callgram.reading import CallFile, Listed
+from callgram import CallFile, Directory, Enterprise, Listed, Locale, tell
 from callgram_details.access import Reader
 from callgram_details.chats import chats_of
 from callgram_details.rows import INLINE, rows_of

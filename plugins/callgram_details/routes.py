@@ -19,10 +19,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from callgram import Store, StoreError
-from callgram.calls.story import tell
-from callgram.context import Directory, Locale
-from callgram.reading import CallFile, CallFilter, Listed
+from callgram import CallFile, CallFilter, Directory, Listed, Locale, Store, StoreError, tell
 from callgram_details import page
 from callgram_details.access import LANGUAGES, Reader, call_of, reader_of
 from callgram_details.exports import CallOut, call_out, log_of, mermaid_of

@@ -10,9 +10,7 @@ from typing import Any
 
 import msgspec
 
-from callgram import Action, Call, Event, Kind, Op, Stage
-from callgram.calls.history import retold
-from callgram.reading import CallFile
+from callgram import Action, Call, CallFile, Event, Kind, Op, Stage, retold
 from callgram_details.secrets_gone import pretty
 from callgram_details.story import is_failure, names_of, short, split, whose
 from callgram_details.telegram_html import plain

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from callgram import Action, Call, Direction, Event, Op, Result, Stage
-from callgram.reading import CallFile
+from callgram import Action, Call, CallFile, Direction, Event, Op, Result, Stage
 from callgram_details.wording import Wording
 
 LATE_S = 60.0  # a hangup that comes so long after the end that the host wrote is a late one

@@ -12,8 +12,7 @@ from datetime import datetime
 
 import msgspec
 
-from callgram import Call, Direction
-from callgram.reading import CallFile
+from callgram import Call, CallFile, Direction
 from callgram_details.chats import ChatLife
 from callgram_details.rows import Row
 from callgram_details.story import device_of, names_of, whose

@@ -38,7 +38,7 @@ from callgram_tracer import Line, parse_line
 Result = TypeVar("Result")
 
 SUPERUSER = 777_000_777
-SHIPPED = ("postgres", "start", "dial", "bridge", "hangup", "internal", "tracer", "simulator")
+SHIPPED = ("postgres", "start", "dial", "bridge", "hangup", "internal", "tracer", "details", "simulator")
 WIDE = "{ private_per_s = 1000, private_burst = 1000, group_per_min = 60000, group_burst = 1000, bot_per_s = 1000 }"
 
 

@@ -341,7 +341,7 @@ def test_a_cancelled_start_leaves_no_process_and_no_lock(place):
     async def scenario():
         start = asyncio.create_task(EmbeddedPostgres(place.data).start(as_guest_ok=False))
         async with asyncio.timeout(20):
-            while not list(place.data.glob("pg18.new-*")):  # noqa: ASYNC110 - it is another process's doing
+            while not list(place.data.glob("pg18.new-*")):
                 await asyncio.sleep(0.001)
         start.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -45,6 +45,7 @@ STORE_MODULES = frozenset(
         "callgram.errors",
         "callgram.events",
         "callgram.naming",
+        "callgram.reading",
         "callgram.store",
         "callgram.trace",
     }
@@ -398,7 +399,7 @@ def test_the_changelog_begins_with_the_plugin_api() -> None:
 def test_every_command_in_the_readme_exists() -> None:
     from callgram.cli import callgram as program
 
-    known = set(program.commands) | {"directory", "simulator"}  # of plugins
+    known = set(program.commands) | {"details", "directory", "operator", "simulator"}  # of plugins
     for path in pages():
         for command in re.findall(r"^    callgram (\w+)", path.read_text("utf-8"), flags=re.MULTILINE):
             assert command in known, f"{path.name}: callgram {command}"

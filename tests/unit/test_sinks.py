@@ -85,7 +85,7 @@ def runner_of(
 
 async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - any condition of a test, not one event
+        while not condition():
             await asyncio.sleep(0.001)
 
 

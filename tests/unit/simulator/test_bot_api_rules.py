@@ -732,7 +732,7 @@ async def only_one_poller(w: World) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the simulator's state announces nothing
+        while not condition():
             await asyncio.sleep(0)
 
 

@@ -149,7 +149,7 @@ def test_a_stopping_simulator_lets_long_polls_go() -> None:
                 poll = asyncio.create_task(client.ask(f"/bot{TOKEN}/getUpdates?timeout=50"))
                 bot = simulator.state.bot(42)
                 async with asyncio.timeout(5):
-                    while not bot.n_active:  # noqa: ASYNC110 - the simulator's state announces nothing
+                    while not bot.n_active:
                         await asyncio.sleep(0)
             assert await poll == (200, {"ok": True, "result": []})
 
