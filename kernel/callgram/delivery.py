@@ -47,7 +47,7 @@ MAX_STEPS = 8  # of one claim: send, delete, edit back and forth; what is left i
 SETTLE_S = 10.0  # Telegram may hold a request 8 s (telegram.md §0.1): an orphan is not looked for before
 MAX_PROBES = 20  # ids tried for one orphan (telegram.md §3)
 SEARCH_PAUSE_S = 4.0  # between its tries in a chat whose budget is spent
-NEARLY = timedelta(seconds=30)  # ids and times of sends further apart than this are in one order
+NEARLY = timedelta(seconds=30)  # a send that was made so much later got a higher id
 PATIENCE_S = 1.5  # a wait for the bucket so short is waited in place
 GIVE_UP_AFTER = timedelta(hours=24)  # a call that ended so long ago is news to nobody
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -299,7 +299,7 @@ class Delivery:
                 hit = message_id
                 self._note(Op.SEND, outcome, message_id, "", orphan.sent_at, found=True, stage=orphan.stage)
                 break
-        self._card = found(self._card, orphan, hit)
+        self._card = msgspec.structs.replace(found(self._card, orphan, hit), attempts=0)
         return _Wait(0.0, failed=False) if hit else None  # its id is safe before anything is done to it
 
     async def _budget(self, patience_s: float = PATIENCE_S) -> _Wait | None:
@@ -473,8 +473,8 @@ def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime, *, behi
     taken = {message_id for message_id, _ in known}
     before = [message_id for message_id, at in known if at <= lost_at]
     near = max(before) if before else min(taken)
-    low = max((one for one, at in known if at < lost_at - NEARLY), default=min(taken) - MAX_PROBES)
-    high = min((one for one, at in known if at > lost_at + NEARLY and one > low), default=max(taken) + MAX_PROBES)
+    low = min(taken) - MAX_PROBES  # no bound by time: where two owners died one after the other, it is the later one's end
+    high = min((one for one, at in known if at > lost_at + NEARLY), default=max(taken) + MAX_PROBES)
     free = (message_id for message_id in range(max(1, low), high) if message_id not in taken)
     ordered = sorted((abs(message_id - near), message_id) for message_id in free)[:MAX_PROBES]
     return [place[1] for place in ordered if not behind or place > (abs(behind - near), behind)]

@@ -11,16 +11,17 @@ import re
 import secrets
 import time
 from collections import OrderedDict
+from functools import cache
+from typing import TYPE_CHECKING
 
 import msgspec
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 
 from callgram_details.keys import Vault
 
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
 OPERATOR, TOKEN = "operator:", "token:"
-_HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's least for Argon2id
-_NOBODY = _HASHER.hash("nobody has this password")
 _BEARER = re.compile(r"cg_([0-9a-f]{8})_([0-9a-f]{48})")
 
 
@@ -49,7 +50,7 @@ class ApiToken(msgspec.Struct, frozen=True, kw_only=True):
 
 def new_operator(login: str, password: str, enterprises: tuple[str, ...] | None, *, masked: bool) -> tuple[str, bytes]:
     """``(key, value)`` to keep."""
-    one = Operator(login=login, password_hash=_HASHER.hash(password), enterprises=enterprises, masked=masked)
+    one = Operator(login=login, password_hash=_hasher().hash(password), enterprises=enterprises, masked=masked)
     return OPERATOR + login, msgspec.json.encode(one)
 
 
@@ -85,13 +86,27 @@ def token_of(vault: Vault, bearer: str) -> ApiToken | None:
 async def logged_in(vault: Vault, login: str, password: str) -> Operator | None:
     """The operator whose password this is. Takes as long for one that there is not; hashing runs in a thread."""
     one = operator_of(vault, login)
-    right = await asyncio.to_thread(_verify, one.password_hash if one else _NOBODY, password)
+    right = await asyncio.to_thread(_verify, one.password_hash if one else None, password)
     return one if right else None
 
 
-def _verify(password_hash: str, password: str) -> bool:
+@cache
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher  # 40 ms: not for `callgram --help`
+
+    return PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's least for Argon2id
+
+
+@cache
+def _nobody() -> str:
+    return _hasher().hash("nobody has this password")
+
+
+def _verify(password_hash: str | None, password: str) -> bool:
+    from argon2.exceptions import InvalidHashError, VerificationError
+
     try:
-        return _HASHER.verify(password_hash, password)
+        return _hasher().verify(password_hash or _nobody(), password) and password_hash is not None
     except (VerificationError, InvalidHashError):
         return False
 
