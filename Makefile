@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test chaos lint bench lock clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml requirements.lock
@@ -19,6 +19,10 @@ demo: $(READY)
 
 test: $(READY)
 	@. .ci/browser && $(BIN)/python -m pytest
+
+# Hours of kills, freezes, cuts and lost webhooks: make chaos S=7200
+chaos: $(READY)
+	@CALLGRAM_CHAOS_S=$(or $(S),3600) $(BIN)/python -m pytest tests/chaos
 
 lint: $(READY)
 	$(BIN)/ruff check

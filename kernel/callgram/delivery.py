@@ -76,6 +76,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     move_chat: Callable[[int, int, int], Awaitable[None]]
     sent_ids: Callable[[int, int, datetime], Awaitable[Sequence[tuple[int, datetime]]]]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    searched: dict[tuple[str, int, int, datetime], set[int]] = msgspec.field(default_factory=dict)
+    """The ids that each search has looked at, so that it goes on behind a pause. Another node begins it anew."""
 
 
 class _Wait(msgspec.Struct, frozen=True):
@@ -83,7 +85,6 @@ class _Wait(msgspec.Struct, frozen=True):
 
     seconds: float | None
     failed: bool = True
-    tried: int = 0  # the message id that a search looked at last, so that it goes on behind it
 
 
 class Delivery:
@@ -284,22 +285,26 @@ class Delivery:
             self._search_first = False  # no neighbour to look beside: it is sent again, and then the lost one is looked for
             return None
         own = [(shown.message_id, shown.sent_at) for shown in self._card.shown if not shown.is_orphan]  # not all reported
-        tried = max(0, -self._card.attempts)
-        for message_id in candidates([*known, *own], orphan.sent_at, behind=tried):
+        place = (*self._card.key, orphan.sent_at)
+        tried = self._ports.searched.setdefault(place, set())
+        for message_id in candidates([*known, *own], orphan.sent_at):
+            if message_id in tried:
+                continue
             wait = await self._budget(patience_s=0.0)
             if wait and wait.seconds:  # others who wait for this chat go first, whatever their urgency
-                return _Wait(wait.seconds + SEARCH_PAUSE_S, failed=False, tried=tried)
+                return _Wait(wait.seconds + SEARCH_PAUSE_S, failed=False)
             if wait:
                 return wait
-            tried = message_id
             outcome = await api.edit_reply_markup(self._ports.session, self._token, self._card.chat_id, message_id)
             if outcome.kind in {Kind.FLOOD, Kind.SERVER, Kind.NOT_SENT}:
                 return await self._refused(outcome)
+            tried.add(message_id)
             if outcome.ok:
                 hit = message_id
                 self._note(Op.SEND, outcome, message_id, "", orphan.sent_at, found=True, stage=orphan.stage)
                 break
-        self._card = msgspec.structs.replace(found(self._card, orphan, hit), attempts=0)
+        self._ports.searched.pop(place, None)
+        self._card = found(self._card, orphan, hit)
         return _Wait(0.0, failed=False) if hit else None  # its id is safe before anything is done to it
 
     async def _budget(self, patience_s: float = PATIENCE_S) -> _Wait | None:
@@ -373,7 +378,7 @@ class Delivery:
         self._ports.limits.flood(bot, chat, seconds, self._ports.monotonic(), jitter_s=jitter)
 
     def _retry(self) -> _Wait:
-        return _Wait(BACKOFF_S[min(max(self._card.attempts, 0), len(BACKOFF_S) - 1)])
+        return _Wait(BACKOFF_S[min(self._card.attempts, len(BACKOFF_S) - 1)])
 
     # Reports
 
@@ -451,22 +456,15 @@ class Delivery:
                 actions=actions,
                 released=wait is not None,
                 retry_at=retry_at,
-                attempts=_attempts(card.attempts, wait),
+                attempts=card.attempts + 1 if wait and wait.failed and wait.seconds is not None else 0,
             )
         )
 
 
-def _attempts(before: int, wait: _Wait | None) -> int:
-    if wait is None or wait.seconds is None:
-        return 0
-    return max(before, 0) + 1 if wait.failed else -wait.tried
-
-
-def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime, *, behind: int = 0) -> list[int]:
+def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list[int]:
     """The ids that a message lost at ``lost_at`` may have: those that nobody accounts for, nearest to its time first.
 
     Ids and times of sends side by side are only nearly in one order, so the next neighbours are no bounds, others are.
-    ``behind`` is the one that was tried last, 0 for none.
     """
     if not known:
         return []
@@ -476,5 +474,4 @@ def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime, *, behi
     low = min(taken) - MAX_PROBES  # no bound by time: where two owners died one after the other, it is the later one's end
     high = min((one for one, at in known if at > lost_at + NEARLY), default=max(taken) + MAX_PROBES)
     free = (message_id for message_id in range(max(1, low), high) if message_id not in taken)
-    ordered = sorted((abs(message_id - near), message_id) for message_id in free)[:MAX_PROBES]
-    return [place[1] for place in ordered if not behind or place > (abs(behind - near), behind)]
+    return sorted(free, key=lambda message_id: abs(message_id - near))[:MAX_PROBES]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -27,6 +28,7 @@ from callgram.store import Batch, CallRow, CardRow, Planned, Store
 from callgram.trace import Action, Op
 
 BATCH = 256  # events of one enterprise planned in one transaction
+BREATH_S = 0.005  # behind a batch that was not full: its messages go first, unless new events come
 POLL_S = 0.25  # the truth, where a wake-up was lost or came from another node
 INNER_END_S = 20.0  # a talk that everybody left and of which only a leg's hangup came: so long its own may still come
 
@@ -47,6 +49,7 @@ class Planner:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
         self._woken, self._changed = woken, changed
         self._wake = asyncio.Event()
+        self._more = False
 
     def wake(self) -> None:
         """There may be something to plan. Any number of calls is one."""
@@ -55,17 +58,17 @@ class Planner:
     async def run(self) -> None:
         while True:
             self._wake.clear()
+            pause_s = POLL_S
             try:
-                while await self.step():
-                    pass
+                if await self.step():
+                    pause_s = 0.0 if self._more else BREATH_S
             except StoreError as error:
                 logger.warning("planner waits for the store: {}", error)
                 await asyncio.sleep(1.0)
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            if pause_s:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._wake.wait()
 
     async def step(self) -> bool:
         """Plan one batch; False when there was nothing to plan."""
@@ -73,6 +76,7 @@ class Planner:
         async with self._store.plan(now=now, limit=BATCH) as batch:
             if batch is None:
                 return False
+            self._more = len(batch.events) >= BATCH
             with PLAN_SECONDS.time():
                 planned, told = await self._plan_safely(batch, now)
                 await batch.commit(planned)
@@ -122,7 +126,7 @@ class Planner:
             await self._ring_timer(book, facts, work, before, now)
         planned.absorbed = {loser: _survivor(planned.absorbed, loser) for loser in planned.absorbed}
         planned.done = {event: planned.absorbed.get(call, call) for event, call in planned.done.items()}
-        cards = await batch.cards({*work.wanted, *planned.absorbed})
+        cards = await batch.cards({call for call in (*work.wanted, *planned.absorbed) if call in before})
         work.fill(planned, book, cards)
         return planned, work.changed()
 

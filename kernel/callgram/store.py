@@ -122,7 +122,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a claimed card. ``released`` gives it back; ``retry_at`` makes it due again then, even if its
     version did not change; without it the card is due again only if the planner has changed it meanwhile.
 
-    ``attempts`` counts failures in a row; below 0 it is the message id that a search looked at last.
+    ``attempts`` counts failures in a row.
     ``shown`` replaces what the card has, but for messages that came to it meanwhile (from an absorbed call, through a claim
     whose answer was lost): ``seen`` are the message ids that the claim had.
     """

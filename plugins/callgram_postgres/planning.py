@@ -6,6 +6,7 @@ That row's lock is the fence: it goes with the connection of a planner that dies
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -35,6 +36,7 @@ from callgram_postgres.rows import (
 
 SQL = queries("planning")
 START = (-1, "")  # before every (part, enterprise)
+DUE_EVERY_S = 0.25  # timers are minutes: looked for so often, and else only when no event waits
 TRIES = 5  # somebody else may have planned, between our look and our lock, what we came for
 
 
@@ -44,6 +46,7 @@ class Planning(House):
     def __init__(self, pools: Pools) -> None:
         super().__init__(pools)
         self._last = START
+        self._due_looked_at = -DUE_EVERY_S
         self._due_first = False
 
     @asynccontextmanager
@@ -69,6 +72,8 @@ class Planning(House):
                 finally:
                     if batch is None:
                         await transaction.rollback()
+                if picked is None:
+                    self._last = START  # nothing waits: the next to come is found in one look
                 if batch is not None or picked is None:
                     return batch
                 if not picked["locked"]:
@@ -80,15 +85,22 @@ class Planning(House):
     ) -> PostgresBatch | None:
         part, enterprise = self._last = (picked["part"], picked["enterprise"])
         rows = await connection.fetch(SQL["pending_events"], part, enterprise, limit)
-        due = await connection.fetch(SQL["due_calls"], part, enterprise, now, limit)
+        due = (
+            await connection.fetch(SQL["due_calls"], part, enterprise, now, limit)
+            if self._due_first or not rows
+            else []
+        )
         if not rows and not due:
             return None
         facts = [read_facts(row["facts"]) for row in due]
         return PostgresBatch(self, connection, transaction, enterprise=enterprise, rows=rows, due=facts, now=now)
 
     async def _pick(self, connection: Any, now: datetime) -> Any:
-        """Timers and events take turns in coming first, so that neither starves."""
-        self._due_first = not self._due_first
+        """Events come first, but for a moment now and then, so that neither starves."""
+        looked_at = time.monotonic()
+        self._due_first = looked_at - self._due_looked_at >= DUE_EVERY_S
+        if self._due_first:
+            self._due_looked_at = looked_at
         picks = (self._pick_due, self._pick_pending) if self._due_first else (self._pick_pending, self._pick_due)
         for pick in picks:
             row = await pick(connection, now)
