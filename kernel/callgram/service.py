@@ -312,19 +312,24 @@ async def _sending(service: Service) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _sinking(service: Service) -> AsyncIterator[None]:
-    from callgram.sinks import SinkRunner
-
     names = service.plugins.dispatcher.plugins(*SINK_HOOKS)
-    runner = SinkRunner(service.store, names, service.deliver, now=utc_now, random=random.random)
-    service.sinks = runner
-    service.run_part("sinks", _sink_while_leased(service, runner))
+    service.sinks = _sink_runner(service, names)
+    leading = service.run_part("sinks", _sink_while_leased(service, names))
     try:
         yield
     finally:
-        await runner.stop()
+        service._parts.remove(leading)
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
 
 
-async def _sink_while_leased(service: Service, runner: Any) -> None:
+def _sink_runner(service: Service, names: tuple[str, ...]) -> Any:
+    from callgram.sinks import SinkRunner
+
+    return SinkRunner(service.store, names, service.deliver, now=utc_now, random=random.random)
+
+
+async def _sink_while_leased(service: Service, names: tuple[str, ...]) -> None:
     """One node feeds the sinks; another takes over when its lease runs out."""
     node, task = f"{service.settings.node} sinks", None
     try:
@@ -333,17 +338,18 @@ async def _sink_while_leased(service: Service, runner: Any) -> None:
             with suppress(StoreError):
                 held = SINKS in await service.store.hold_leases(node, [SINKS], ttl_s=6.0)
             if held and task is None:
-                task = asyncio.create_task(runner.run(), name="sink runner")
+                service.sinks = _sink_runner(service, names)  # one that was stopped serves no more
+                task = asyncio.create_task(service.sinks.run(), name="sink runner")
             elif held is False and task is not None:
-                await runner.stop()
+                await service.sinks.stop()
                 task = None
             if task is not None and task.done():
                 task.result()
-            for name, lag in runner.lag().items():
+            for name, lag in service.sinks.lag().items():
                 SINK_LAG.labels(name).set(lag)
             await asyncio.sleep(1.5)
     finally:
-        await runner.stop()
+        await service.sinks.stop()
         if task is not None:
             await task
         with suppress(StoreError):

@@ -105,7 +105,6 @@ class SinkRunner:
     async def run(self) -> None:
         """Serve until :meth:`stop`. What the store or ``deliver`` raise other than StoreError is a bug, and raised."""
         self._ended.clear()
-        self._stopping.clear()
         try:
             async with asyncio.TaskGroup() as group:
                 for sink in self._sinks.values():

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import click
 import uvloop
-from tests.bench import details, measures, parts
+from tests.bench import delivering, details, measures, parts
 from tests.bench.report import Result, write_json, write_table
 
 BENCHMARKS: dict[tuple[str, ...], Callable[[], Awaitable[list[Result]]]] = {
@@ -18,6 +18,8 @@ BENCHMARKS: dict[tuple[str, ...], Callable[[], Awaitable[list[Result]]]] = {
     ("pipeline_vs_naive",): measures.pipeline,
     ("latency_p50_vs_naive",): measures.latency,
     ("rss_growth",): measures.memory,
+    ("flood_vs_theory",): delivering.flood,
+    ("takeover_bot_s",): delivering.takeover,
     ("details_p99_ms", "details_vs_grep", "list_p99_ms", "sink_records_per_s"): details.details,
 }
 
