@@ -90,7 +90,9 @@ class _Wait(msgspec.Struct, frozen=True):
 class Delivery:
     """One claim in hand."""
 
-    def __init__(self, ports: Ports, claim: Claim, fence: int, token: Secret) -> None:
+    def __init__(self, ports: Ports, claim: Claim, fence: int, token: Secret, *, first: bool = True) -> None:
+        """``first``: of the cards of this chat that are in hand. What is sent before another one is not reported yet."""
+        self._first = first
         self._ports, self._claim, self._fence, self._token = ports, claim, fence, token
         self._card = claim.card
         self._actions: list[Action] = []
@@ -279,6 +281,8 @@ class Delivery:
         age = (self._ports.clock() - orphan.sent_at).total_seconds()
         if age < SETTLE_S:
             return _Wait(SETTLE_S - age, failed=False)
+        if not self._first:  # a message sent just before, for another card, would be taken for the orphan
+            return _Wait(0.0, failed=False)
         known = await self._ports.sent_ids(self._card.bot_id, self._card.chat_id, orphan.sent_at)
         hit = None
         if not known and not any(shown.message_id for shown in self._card.shown):

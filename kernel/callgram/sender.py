@@ -228,8 +228,8 @@ class Round:
             token, fence = bots.get(claim.card.bot_id), claim.card.claimed_fence
             if token is None or fence is None:
                 continue  # the bot was taken away this very moment; the claim is found again
-            delivery = Delivery(self._sender.ports, claim, fence, token)
-            by_chat.setdefault((claim.card.bot_id, claim.card.chat_id), []).append(delivery)
+            line = by_chat.setdefault((claim.card.bot_id, claim.card.chat_id), [])
+            line.append(Delivery(self._sender.ports, claim, fence, token, first=not line))
         for pair, deliveries in by_chat.items():
             self._jobs[pair] = len(deliveries)
             task = asyncio.create_task(self._run(deliveries), name=f"chat {pair}")
