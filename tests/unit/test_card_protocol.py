@@ -189,7 +189,7 @@ def nothing(*_: Any, **__: Any) -> None:
 def test_a_broken_build_is_found(place: Any, name: str, broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, name, broken)
     with pytest.raises(AssertionError):
-        explore(20_000, phases=[Phase.generate], report_multiple_bugs=False)
+        explore(200_000, phases=[Phase.generate], report_multiple_bugs=False)  # ends with the first find
 
 
 # What exploration found once, or finds rarely: the shortest way there, and the build that fails it
