@@ -13,7 +13,7 @@ import msgspec
 
 from callgram.calls.call import Call, Cause, Direction, Result
 from callgram.calls.facts import Facts, Hangup, Leg, Move, Told
-from callgram.calls.times import LATE_S, host_times
+from callgram.calls.times import LATE_S, clock_is_off, host_times
 from callgram.numbers import NumberPlan, bare, is_hidden
 
 __all__ = ["Call", "Cause", "Direction", "Result", "is_local", "is_mobile_leg", "local_pair", "peer", "tell"]
@@ -157,7 +157,12 @@ class _Story:
         )
 
     def _host_times(self, end: Hangup | None) -> tuple[datetime | None, datetime | None, str]:
-        return host_times(end.start_time, end.end_time, end.at, self.plan.zone) if end else (None, None, "")
+        if end is None:
+            return None, None, ""
+        began, ended, doubt = host_times(end.start_time, end.end_time, end.at, self.plan.zone)
+        if began and ended and clock_is_off(began, ended, self.facts.first_at, end.at):
+            return None, None, "the host's clock or zone is off"
+        return began, ended, doubt
 
     # Which way, and which channel is the call
 

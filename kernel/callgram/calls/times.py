@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 AHEAD = timedelta(minutes=10)  # a host's clock may be so much fast
 BEHIND = timedelta(days=30)  # an event may be delivered so late; older is a clock that was never set
+BURST = timedelta(milliseconds=300)
+SAME_PACE = timedelta(seconds=3)  # host times are whole seconds, and hangups come 2 s after the end
 LATE_S = 60.0  # a hangup comes 2 to 7 s after its EndTime (docs/events.md); past this, arrival is not the end
 
 
@@ -40,3 +42,11 @@ def host_times(start: str, end: str, arrived_at: datetime, zone: str) -> tuple[d
     if began and ended and ended < began:
         return None, None, "EndTime is before StartTime"
     return began, ended, ""
+
+
+def clock_is_off(began: datetime, ended: datetime, first_at: datetime, arrived_at: datetime) -> bool:
+    """The events came at the pace of the call, but the host dates it long ago: not they are late, its clock or zone is
+    wrong. What is delivered late comes in a burst."""
+    lived, told = arrived_at - first_at, ended - began
+    dated_back = (arrived_at - ended).total_seconds() > LATE_S
+    return dated_back and lived > BURST and abs(lived - told) <= SAME_PACE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -93,7 +94,9 @@ def test_from_how_late_on_it_is_marked_is_a_setting() -> None:
 
 
 def test_a_call_that_is_delivered_hours_late_as_a_whole_began_when_the_host_says() -> None:
-    call = only(delayed(with_times(source("incoming-missed").posts, START, "2025-09-14 12:05:46"), 7200.0))
+    told = with_times(source("incoming-missed").posts, START, "2025-09-14 12:05:46")
+    burst = [replace(post, at_s=7200.0 + n / 100) for n, post in enumerate(told)]
+    call = only(burst)
     assert call.began_at == BEGAN
     assert "⏰14.09.2025 12:05:23 🔄" in last_lines(call)
 
@@ -123,3 +126,10 @@ def test_a_hangup_that_comes_after_the_ghost_rule_corrects_the_message() -> None
     end = next(post for post in name.posts if post.kind is Kind.HANGUP)
     played.book.apply(end.event(BEGAN + timedelta(hours=5), 100))
     assert last_lines(played.finals[0])[0] == "❌Пропущенный входящий звонок"
+
+
+def test_events_at_the_pace_of_the_call_are_not_late_the_host_s_clock_is_off() -> None:
+    call = only(delayed(with_times(source("incoming-missed").posts, START, "2025-09-14 12:05:46"), 7200.0))
+    assert (call.late_s, call.doubt) == (0.0, "the host's clock or zone is off")
+    assert call.began_at == call.started_at
+    assert call.wait_s == 23.0
