@@ -187,11 +187,11 @@ class Delivery:
                 "chat": chat or Chat(id=self._card.chat_id),
             }
 
-        answer = await ports.plugins.dispatcher.first("render_message", ports.plugins.enabled(number), arguments)
+        enabled = ports.plugins.enabled(number)
+        answer = await ports.plugins.dispatcher.first("render_message", enabled, arguments)
         if answer is None or not isinstance(answer.value, Message):
             return None
         message = answer.value
-        enabled = ports.plugins.enabled(number)
         for plugin in ports.plugins.dispatcher.plugins("decorate_message"):
             if plugin not in enabled:
                 continue
@@ -286,9 +286,13 @@ class Delivery:
         known = await self._ports.sent_ids(self._card.bot_id, self._card.chat_id, orphan.sent_at)
         hit = None
         if not known and not any(shown.message_id for shown in self._card.shown):
-            self._search_first = False  # no neighbour to look beside: it is sent again, and then the lost one is looked for
+            self._search_first = (
+                False  # no neighbour to look beside: it is sent again, and then the lost one is looked for
+            )
             return None
-        own = [(shown.message_id, shown.sent_at) for shown in self._card.shown if not shown.is_orphan]  # not all reported
+        own = [
+            (shown.message_id, shown.sent_at) for shown in self._card.shown if not shown.is_orphan
+        ]  # not all reported
         place = (*self._card.key, orphan.sent_at)
         tried = self._ports.searched.setdefault(place, set())
         for message_id in candidates([*known, *own], orphan.sent_at):
@@ -361,20 +365,7 @@ class Delivery:
     def _skip(self, reason: str) -> None:
         """Why the stage is not in the chat, for whoever asks."""
         SKIPS.labels(reason.partition(":")[0]).inc()
-        self._actions.append(
-            Action(
-                at=self._ports.clock(),
-                enterprise=self._card.enterprise,
-                call_id=self._card.call_id,
-                unique_id=self._call.unique_id,
-                chat_id=self._card.chat_id,
-                bot_id=self._card.bot_id,
-                stage=self._card.stage,
-                op=Op.SKIP,
-                outcome="skipped",
-                reason=reason,
-            )
-        )
+        self._trace(at=self._ports.clock(), stage=self._card.stage, op=Op.SKIP, outcome="skipped", reason=reason)
 
     def _close_for(self, seconds: float) -> None:
         """429: the chat takes nothing for so long; a little longer, so that not all chats of a bot come back at once."""
@@ -404,39 +395,39 @@ class Delivery:
             said = "ok" if self._repeated else str(outcome.reason)
         elif found:
             reason = "found: its answer had been lost"
-        self._actions.append(
-            Action(
-                at=at,
-                enterprise=self._card.enterprise,
-                call_id=self._card.call_id,
-                unique_id=self._call.unique_id,
-                chat_id=self._card.chat_id,
-                bot_id=self._card.bot_id,
-                stage=stage or self._card.stage,
-                op=op,
-                message_id=message_id,
-                text=text,
-                outcome=said,
-                reason=reason,
-                took_s=outcome.took_s,
-            )
+        self._trace(
+            at=at,
+            stage=stage or self._card.stage,
+            op=op,
+            message_id=message_id,
+            text=text,
+            outcome=said,
+            reason=reason,
+            took_s=outcome.took_s,
         )
 
     def _note_lost_edit(self, shown: Shown) -> None:
         """The earlier owner may have edited this message; nobody will ask again, the call has moved on."""
+        self._trace(
+            at=self._card.claimed_at or self._ports.clock(),
+            stage=shown.stage,
+            op=Op.EDIT,
+            message_id=shown.message_id,
+            outcome=str(Kind.AMBIGUOUS),
+            reason="in hand when its sender ended; an answer was lost",
+        )
+
+    def _trace(self, **fields: Any) -> None:
+        """Add to the trace what is said of this card, with the next report."""
+        card = self._card
         self._actions.append(
             Action(
-                at=self._card.claimed_at or self._ports.clock(),
-                enterprise=self._card.enterprise,
-                call_id=self._card.call_id,
+                enterprise=card.enterprise,
+                call_id=card.call_id,
                 unique_id=self._call.unique_id,
-                chat_id=self._card.chat_id,
-                bot_id=self._card.bot_id,
-                stage=shown.stage,
-                op=Op.EDIT,
-                message_id=shown.message_id,
-                outcome=str(Kind.AMBIGUOUS),
-                reason="in hand when its sender ended; an answer was lost",
+                chat_id=card.chat_id,
+                bot_id=card.bot_id,
+                **fields,
             )
         )
 
@@ -475,7 +466,9 @@ def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list
     taken = {message_id for message_id, _ in known}
     before = [message_id for message_id, at in known if at <= lost_at]
     near = max(before) if before else min(taken)
-    low = min(taken) - MAX_PROBES  # no bound by time: where two owners died one after the other, it is the later one's end
+    low = (
+        min(taken) - MAX_PROBES
+    )  # no bound by time: where two owners died one after the other, it is the later one's end
     high = min((one for one, at in known if at > lost_at + NEARLY), default=max(taken) + MAX_PROBES)
     free = (message_id for message_id in range(max(1, low), high) if message_id not in taken)
     return sorted(free, key=lambda message_id: abs(message_id - near))[:MAX_PROBES]

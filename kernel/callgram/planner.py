@@ -1,7 +1,7 @@
 """The planner: takes one enterprise's new events, folds them into calls, and says what each chat should show.
 
 One batch is one transaction of the store, and its commit is the fence: nothing is planned twice, a dead planner leaves
-no trace. No network in here. Flow of an event: ``step`` → ``_plan`` → ``Book.apply`` → ``plan_message`` → ``_cards``.
+no trace. No network in here. Flow of an event: ``step`` → ``_plan`` → ``Book.apply`` → ``plan_message`` → ``fill``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 from loguru import logger
 
-from callgram.calls.book import Book, Touch, is_weak, lookup_keys
+from callgram.calls.book import Book, Touch, lookup_keys
 from callgram.calls.facts import Facts
 from callgram.calls.story import Call, Result
 from callgram.cards import Card, Plan, Stage, Urgency
@@ -108,8 +108,8 @@ class Planner:
     async def _plan(
         self, batch: Batch, events: Sequence[Event], now: datetime, *, timers: bool = True
     ) -> tuple[Planned, list[Call]]:
-        settings = self._plugins.file.call_settings(batch.enterprise)
-        number_plan = settings.locale().plan
+        settings, locale = self._plugins.reading(batch.enterprise)
+        number_plan = locale.plan
         book = Book(number_plan)
         keys = {key for event in events for key in lookup_keys(event, number_plan)}
         for facts, found_by in await batch.find(keys):
@@ -204,7 +204,7 @@ class _Work:
             self._contexts[plugin] = Context(
                 now=self._now,
                 enterprise=self._directory.enterprises.get(self._number),
-                locale=self._settings.locale(),
+                locale=self._plugins.reading(self._number)[1],
                 settings=self._plugins.settings(plugin, self._number),
             )
         return self._contexts[plugin]
@@ -255,7 +255,7 @@ class _Work:
             started_at=call.started_at,
             ended_at=call.ended_at,
             timer_at=self._timer_at(facts, call),
-            keys=frozenset(key for key in keys if not (call.ended and is_weak(key) and key.startswith("talk:"))),
+            keys=frozenset(key for key in keys if not (call.ended and key.startswith("talk:"))),
             direction=str(call.direction),
             result=str(call.result),
             client=call.client,
