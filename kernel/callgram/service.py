@@ -367,7 +367,7 @@ async def _serving(service: Service) -> AsyncIterator[None]:
 
     settings, ingest, writing = service.settings, None, None
     if "ingest" in settings.roles:
-        ingest = Ingest(service.store, service.known, utc_now, stored=service.wake)
+        ingest = Ingest(service.store, service.known, utc_now, stored=service.wake_planner)
         writing = service.run_part("ingest", ingest.run())
     routes: list[Any] = []
     answers = await service.plugins.dispatcher.every(

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from callgram.calls.book import GRACE, is_weak
 from callgram.calls.facts import Facts
 from callgram.cards import Card
@@ -26,7 +28,6 @@ from callgram_postgres.rows import (
     action_row,
     columns,
     found_by,
-    part_of,
     read_card,
     read_facts,
     replaces_text,
@@ -64,59 +65,62 @@ class Planning(House):
             with translated():
                 transaction = connection.transaction()
                 await transaction.start()
-                batch = picked = None
+                batch = None
                 try:
-                    picked = await self._pick(connection, now)
-                    if picked is not None and picked["locked"]:
-                        batch = await self._read(connection, transaction, picked, now, limit)
+                    picked = await self._pick(connection, now, limit)
+                    if picked.locked and (picked.rows or picked.due):
+                        batch = PostgresBatch(self, connection, transaction, picked, now)
                 finally:
                     if batch is None:
                         await transaction.rollback()
-                if picked is None:
-                    self._last = START  # nothing waits: the next to come is found in one look
-                if batch is not None or picked is None:
+                self._last = picked.place  # where nothing waits, the next to come is found in one look
+                if batch is not None or picked.place == START:
                     return batch
-                if not picked["locked"]:
-                    await connection.execute(SQL["add_queue"], picked["part"], picked["enterprise"])
+                if not picked.locked:
+                    await connection.execute(SQL["add_queue"], *picked.place)
         return None
 
-    async def _read(
-        self, connection: Any, transaction: Any, picked: Any, now: datetime, limit: int
-    ) -> PostgresBatch | None:
-        part, enterprise = self._last = (picked["part"], picked["enterprise"])
-        rows = await connection.fetch(SQL["pending_events"], part, enterprise, limit)
-        due = (
-            await connection.fetch(SQL["due_calls"], part, enterprise, now, limit)
-            if self._due_first or not rows
-            else []
-        )
-        if not rows and not due:
-            return None
-        facts = [read_facts(row["facts"]) for row in due]
-        return PostgresBatch(self, connection, transaction, enterprise=enterprise, rows=rows, due=facts, now=now)
-
-    async def _pick(self, connection: Any, now: datetime) -> Any:
+    async def _pick(self, connection: Any, now: datetime, limit: int) -> _Picked:
         """Events come first, but for a moment now and then, so that neither starves."""
         looked_at = time.monotonic()
-        self._due_first = looked_at - self._due_looked_at >= DUE_EVERY_S
-        if self._due_first:
+        due_first = looked_at - self._due_looked_at >= DUE_EVERY_S
+        if due_first:
             self._due_looked_at = looked_at
-        picks = (self._pick_due, self._pick_pending) if self._due_first else (self._pick_pending, self._pick_due)
+        picks = (self._pick_due, self._pick_pending) if due_first else (self._pick_pending, self._pick_due)
         for pick in picks:
-            row = await pick(connection, now)
-            if row is not None:
-                return row
-        return None
+            picked = await pick(connection, now, limit)
+            if picked is not None:
+                return picked
+        return _Picked(START)
 
-    async def _pick_due(self, connection: Any, now: datetime) -> Any:
-        return await connection.fetchrow(SQL["pick_due"], now)
+    async def _pick_due(self, connection: Any, now: datetime, limit: int) -> _Picked | None:
+        row = await connection.fetchrow(SQL["pick_due"], now)
+        if row is None:
+            return None
+        place = (row["part"], row["enterprise"])
+        if not row["locked"]:
+            return _Picked(place)
+        events = await connection.fetch(SQL["pending_events"], *place, limit)
+        due = await connection.fetch(SQL["due_calls"], *place, now, limit)
+        return _Picked(place, locked=True, rows=events, due=[read_facts(one["facts"]) for one in due])
 
-    async def _pick_pending(self, connection: Any, _now: datetime) -> Any:
-        row = await connection.fetchrow(SQL["pick_pending"], *self._last)
-        if row is None and self._last != START:
-            self._last = START
-            row = await connection.fetchrow(SQL["pick_pending"], *START)
-        return row
+    async def _pick_pending(self, connection: Any, _now: datetime, limit: int) -> _Picked | None:
+        rows = await connection.fetch(SQL["take_pending"], *self._last, limit)
+        if not rows and self._last != START:
+            rows = await connection.fetch(SQL["take_pending"], *START, limit)
+        if not rows:
+            return None
+        events = [] if rows[0]["id"] is None else rows
+        return _Picked((rows[0]["part"], rows[0]["enterprise"]), locked=rows[0]["locked"], rows=events)
+
+
+class _Picked(msgspec.Struct, frozen=True):
+    """An enterprise and, where it is ``locked``, what is to be planned of it. ``START``: there is none."""
+
+    place: tuple[int, str]
+    locked: bool = False
+    rows: Sequence[Any] = ()
+    due: Sequence[Facts] = ()
 
 
 class PostgresBatch:
@@ -127,24 +131,21 @@ class PostgresBatch:
         house: House,
         connection: Any,
         transaction: Any,
-        *,
-        enterprise: str,
-        rows: Iterable[Any],
-        due: Sequence[Facts],
+        picked: _Picked,
         now: datetime,
     ) -> None:
-        self.enterprise, self.due, self.over = enterprise, due, False
-        self._connection, self._transaction, self._house = connection, transaction, house
-        self._part, self._now = part_of(enterprise), now
+        self._part, self.enterprise = picked.place
+        self.due, self.over = picked.due, False
+        self._connection, self._transaction, self._house, self._now = connection, transaction, house, now
         self._received: dict[int, datetime] = {}
         self._unreadable: dict[int, str] = {}
         events: list[Event] = []
-        for row in rows:
+        for row in picked.rows:
             self._received[row["id"]] = row["received_at"]
             try:
                 kind = Kind(row["kind"])
                 event = read_event(
-                    kind, row["body"], enterprise=enterprise, received_at=row["received_at"], event_id=row["id"]
+                    kind, row["body"], enterprise=self.enterprise, received_at=row["received_at"], event_id=row["id"]
                 )
             except (IngestError, ValueError) as error:
                 self._unreadable[row["id"]] = str(error)
@@ -175,7 +176,9 @@ class PostgresBatch:
         with translated():
             if planned.absorbed:
                 await self._absorb_calls(planned)
-            await self._connection.execute(SQL["write_plan"], *self._values(planned))
+            marked = await self._connection.execute(SQL["write_plan"], *self._values(planned))
+            if marked != f"UPDATE {len(planned.done) + len(self._unreadable | planned.failed)}":
+                raise StoreError("another planner was faster; what it left is planned now")
             for loser, winner in planned.absorbed.items():
                 await self._write("absorb_cards", loser, winner, self._now)
             await self._transaction.commit()
@@ -225,12 +228,15 @@ class PostgresBatch:
         failed = self._unreadable | planned.failed
         done: dict[int, tuple[int | None, str | None]] = {event: (call, None) for event, call in planned.done.items()}
         done |= {event: (None, storable(error)) for event, error in failed.items()}
-        marks = [(event, self._received[event], *mark) for event, mark in done.items()]
+        marks = [(event, *mark) for event, mark in done.items()]
+        moments = [self._received[event] for event in done] or [self._now]
         skips = columns(map(action_row, planned.skips), ACTION_WIDTH)
+        ids, *became = columns(marks, 3)
+        marked = [ids, [min(moments), max(moments)], *became]
         spent = self._now - WEAK_KEYS_KEPT
         return [
-            self._part, self.enterprise, *calls, *columns(filed, 3), weak, spent, *cards, *columns(marks, 4), *skips,
-            *columns(map(found_by, planned.calls), 4),
+            self._part, self.enterprise, *calls, *columns(filed, 3), weak, spent, *cards,
+            *marked, *skips, *columns(map(found_by, planned.calls), 4),
         ]  # fmt: skip
 
     async def _fetch(self, name: str, *args: Any) -> list[Any]:

@@ -131,30 +131,19 @@ async def _claim(connection: Any, wanted: list[Any]) -> list[Claim]:
     if not wanted[0] or wanted[-2] <= 0:
         return []
     rows = await connection.fetch(SQL["claim_cards"], *wanted)
-    if not rows:
-        return []
-    keys = columns({(row["part"], row["enterprise"], row["call_id"]) for row in rows}, 3)
-    found = await connection.fetch(SQL["facts_of"], *keys)
-    facts = {(row["enterprise"], row["id"]): _read_facts(row["facts"]) for row in found}
     rows = sorted(rows, key=lambda row: (row["urgency"], row["due_at"]))
-    return [
-        Claim(
-            card=read_card(row["enterprise"], row),
-            facts=facts[row["enterprise"], row["call_id"]],
-            ambiguous=row["ambiguous"],
-        )
-        for row in rows
-        if (row["enterprise"], row["call_id"]) in facts
-    ]
+    return [await _read_claim(connection, row) for row in rows if row["facts"] is not None]  # None: forgotten just now
+
+
+async def _read_claim(connection: Any, row: Any) -> Claim:
+    """With facts that are at least as new as the card: the planner may have come between the one and the other."""
+    card, facts = read_card(row["enterprise"], row), _read_facts(row["facts"])
+    if facts.version < card.version:
+        facts = read_facts(await connection.fetchval(SQL["facts_of"], row["part"], card.enterprise, card.call_id))
+    return Claim(card=card, facts=facts, ambiguous=row["ambiguous"])
 
 
 async def _report(connection: Any, progress: Sequence[Progress], now: datetime) -> None:
-    """Actions first: they happened, whoever has the card now."""
-    told = [action for report in progress for action in report.actions]
-    for name, skips in (("write_actions", False), ("write_skips", True)):
-        rows_told = [action_row(action) for action in told if (action.op is Op.SKIP) is skips]
-        if rows_told:
-            await connection.execute(SQL[name], *columns(rows_told, ACTION_WIDTH))
     newest: dict[tuple[str, int, int], Progress] = {}
     for report in progress:
         key = (report.enterprise, report.call_id, report.chat_id)
@@ -176,7 +165,8 @@ async def _report(connection: Any, progress: Sequence[Progress], now: datetime) 
         )
         for report in newest.values()
     ]
-    written = await connection.fetch(SQL["write_progress"], *columns(rows, 11))
+    told = [action_row(action) for report in progress for action in report.actions]
+    written = await connection.fetch(SQL["report"], *columns(rows, 11), *columns(told, ACTION_WIDTH))
     for key in newest.keys() - {(row["enterprise"], row["call_id"], row["chat_id"]) for row in written}:
         await _report_late(connection, newest[key], now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -439,35 +439,95 @@ def test_a_report_finds_the_survivor_of_a_survivor_that_is_absorbed_that_moment(
     play(scenario)
 
 
+def test_what_an_event_costs_does_not_grow_with_the_calls_of_its_enterprise(play: Any) -> None:
+    """The statements are planned while the tables are empty: PostgreSQL then thinks that any way to a row is as short."""
+
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        await store.hold_leases("a", [7], ttl_s=60)
+
+        async def rows_read(*calls: int) -> int:
+            before = await _rows_read(store)
+            for call in calls:
+                await store.append([event(str(call))])
+                async with store.plan(now=NOW, limit=10) as batch:
+                    assert batch is not None
+                    assert await batch.find([f"channel:{call}", "talk:151"]) == []
+                    await batch.commit(planned(call, chat=41, events=batch.events))
+                [claim] = await store.exchange([], leases={7: 1}, busy=[], limit=1, now=NOW)
+                done = Progress(
+                    enterprise="0367",
+                    call_id=call,
+                    chat_id=41,
+                    bot_id=7,
+                    fence=1,
+                    version=claim.card.version,
+                    shown=(),
+                )
+                await store.exchange([done], leases={7: 1}, busy=[], limit=1, now=NOW)
+            return await _rows_read(store) - before
+
+        few = await rows_read(*range(1, 6))
+        for statement in MANY_CALLS:
+            await connection.execute(statement, part_of("0367"))
+        assert await rows_read(*range(6, 11)) <= 2 * few
+
+    play(scenario)
+
+
+MANY_CALLS = (
+    """INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at)
+    SELECT $1, '0367', i, '{}', i::text, now(), now() FROM generate_series(1000000, 1002000) AS i""",
+    """INSERT INTO call_keys (part, enterprise, key, call_id, weak)
+    SELECT $1, '0367', 'channel:' || i, i, false FROM generate_series(1000000, 1002000) AS i""",
+    """INSERT INTO telegram_messages (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency)
+    SELECT $1, '0367', i, 41, 7, 'hangup', '', 1, 'replace', 2 FROM generate_series(1000000, 1002000) AS i""",
+    """INSERT INTO call_events (part, enterprise, kind, unique_id, received_at, digest, body, done, call_id)
+    SELECT $1, '0367', 'start', i::text, now(), i::text::bytea, '{}', true, i FROM generate_series(1000000, 1002000) AS i""",
+)
+
+
+async def _rows_read(store: PostgresStore) -> int:
+    """Entries of indexes that were read so far. Each connection tells only when asked."""
+    for job in ("ingest", "plan", "send"):
+        await store._pools.value(job, "SELECT pg_stat_force_next_flush()")
+    rows: int = await store._pools.value("rest", "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes")
+    return rows
+
+
+def planned(*calls: int, chat: int, events: Sequence[Event]) -> Planned:
+    """Each call new, with a card for ``chat``; ``events`` are done."""
+    rows = [
+        CallRow(
+            facts=Facts(id=call, enterprise="0367", first_at=NOW, last_at=NOW),
+            unique_id="1",
+            started_at=NOW,
+            ended_at=None,
+            timer_at=None,
+        )
+        for call in calls
+    ]
+    cards = [
+        CardRow(
+            call_id=call,
+            chat_id=chat,
+            bot_id=7,
+            stage=Stage.START,
+            replaces=frozenset(),
+            version=1,
+            mode="replace",
+            urgency=Urgency.LIVE,
+            due_at=NOW,
+        )
+        for call in calls
+    ]
+    return Planned(calls=rows, cards=cards, done={one.id: 1 for one in events})
+
+
 async def plan_calls(store: PostgresStore, *calls: int, chat: int) -> None:
     await store.append([event("1")])
     async with store.plan(now=NOW, limit=10) as batch:
         assert batch is not None
-        rows = [
-            CallRow(
-                facts=Facts(id=call, enterprise="0367", first_at=NOW, last_at=NOW),
-                unique_id="1",
-                started_at=NOW,
-                ended_at=None,
-                timer_at=None,
-            )
-            for call in calls
-        ]
-        cards = [
-            CardRow(
-                call_id=call,
-                chat_id=chat,
-                bot_id=7,
-                stage=Stage.START,
-                replaces=frozenset(),
-                version=1,
-                mode="replace",
-                urgency=Urgency.LIVE,
-                due_at=NOW,
-            )
-            for call in calls
-        ]
-        await batch.commit(Planned(calls=rows, cards=cards, done={one.id: 1 for one in batch.events}))
+        await batch.commit(planned(*calls, chat=chat, events=batch.events))
 
 
 def test_every_query_says_what_it_does() -> None:

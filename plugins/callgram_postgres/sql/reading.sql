@@ -2,7 +2,12 @@
 -- The calls of the enterprises ($1, $2) that have the key $3, newest first.
 SELECT k.enterprise, k.call_id
 FROM unnest($1::smallint[], $2::text[]) AS g (part, enterprise)
-JOIN call_keys AS k ON k.part = g.part AND k.enterprise = g.enterprise AND k.key = $3
+CROSS JOIN LATERAL (
+    SELECT k.enterprise, k.call_id
+    FROM call_keys AS k
+    WHERE k.part = g.part AND k.enterprise = g.enterprise AND k.key = $3
+    OFFSET 0
+) AS k
 ORDER BY k.call_id DESC
 
 -- name: call
@@ -62,7 +67,8 @@ LIMIT $4
 -- As by_time, of the one enterprise in ($5, $6).
 SELECT c.part, c.enterprise, c.id, c.started_at, c.unique_id, c.absorbed_into, c.client, c.extensions, c.direction, c.result
 FROM calls AS c
-WHERE c.part = ($5::smallint[])[1] AND c.enterprise = ($6::text[])[1] AND (c.started_at, c.id) < ($1, $2) AND c.started_at >= $3
+WHERE c.part = ($5::smallint[])[1] AND c.enterprise = ($6::text[])[1] AND c.absorbed_into IS NULL
+    AND (c.started_at, c.id) < ($1, $2) AND c.started_at >= $3
 ORDER BY c.started_at DESC, c.id DESC
 LIMIT $4
 

@@ -40,10 +40,27 @@ UPDATE bot_lease SET until = '-infinity' WHERE owner = $1
 -- Those of the bots $1 whose lease somebody holds.
 SELECT bot_id FROM bot_lease WHERE bot_id = ANY($1::bigint[]) AND until > clock_timestamp()
 
--- name: write_progress
--- Record what became of cards that are still in hand with that fence; answers which. A version that changed meanwhile
--- keeps its due_at, and the messages that came with it: those that are not among the ids told.
-WITH given AS (
+-- name: report
+-- Add to the trace what Telegram was asked, and what was decided against ($12 and on; op is skip): it happened, whoever has
+-- the card now. Record what became of cards that are still in hand with that fence; answers which. A version that changed
+-- meanwhile keeps its due_at, and the messages that came with it: those that are not among the ids told.
+WITH told AS (
+    SELECT *
+    FROM unnest($12::smallint[], $13::text[], $14::timestamptz[], $15::bigint[], $16::text[], $17::bigint[], $18::bigint[],
+        $19::text[], $20::text[], $21::bigint[], $22::text[], $23::text[], $24::text[], $25::float8[])
+        AS g (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome, reason, took_s)
+),
+put_actions AS (
+    INSERT INTO telegram_actions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text,
+        outcome, reason, took_s)
+    SELECT * FROM told WHERE op <> 'skip'
+),
+put_skips AS (
+    INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text,
+        outcome, reason, took_s)
+    SELECT * FROM told WHERE op = 'skip'
+),
+given AS (
     SELECT *
     FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::jsonb[],
         $8::boolean[], $9::timestamptz[], $10::integer[], $11::jsonb[])
@@ -73,22 +90,6 @@ FROM held AS h
 JOIN given AS g ON g.part = h.part AND g.enterprise = h.enterprise AND g.call_id = h.call_id AND g.chat_id = h.chat_id
 WHERE m.part = h.part AND m.enterprise = h.enterprise AND m.call_id = h.call_id AND m.chat_id = h.chat_id
 RETURNING m.enterprise, m.call_id, m.chat_id
-
--- name: write_actions
--- Add to the trace what Telegram was asked.
-INSERT INTO telegram_actions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
-    reason, took_s)
-SELECT g.*
-FROM unnest($1::smallint[], $2::text[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
-    $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::float8[]) AS g
-
--- name: write_skips
--- Add to the trace what the sender decided against.
-INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
-    reason, took_s)
-SELECT g.*
-FROM unnest($1::smallint[], $2::text[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
-    $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::float8[]) AS g
 
 -- name: survivor_card
 -- Lock the card of the call that absorbed $3, in the chat $4.
@@ -127,7 +128,8 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
 -- chat makes it slow for nobody. A card that has a claim of this fence already is one whose answer was lost on the way;
 -- one with the claim of another fence is ambiguous and keeps the stage that the other had in hand. Where that one had taken
 -- it over itself, its own send may have been lost, too: a message without an id. What was gained counts as older.
--- Changes nothing, and so costs no flush, where nothing is due.
+-- Changes nothing, and so costs no flush, where nothing is due. The facts are as old as the statement, the card is as new as
+-- its lock: where the planner came between, facts_of reads them again.
 WITH RECURSIVE bots AS (
     SELECT g.bot_id, g.fence
     FROM unnest($1::bigint[], $2::bigint[]) AS g (bot_id, fence)
@@ -181,9 +183,8 @@ best AS (
 taken AS (
     SELECT m.part, m.enterprise, m.call_id, m.chat_id, b.fence
     FROM best AS b
-    JOIN telegram_messages AS m
-        ON m.part = b.part AND m.enterprise = b.enterprise AND m.call_id = b.call_id AND m.chat_id = b.chat_id
-    WHERE m.due_at <= $5
+    JOIN telegram_messages AS m ON m.part = b.part AND m.enterprise = b.enterprise AND m.call_id = b.call_id
+    WHERE m.chat_id + 0 = b.chat_id AND m.due_at + interval '0' <= $5  -- no way by the index of what is due: by key, with the lock
     FOR UPDATE OF m SKIP LOCKED
 )
 UPDATE telegram_messages AS m
@@ -200,13 +201,12 @@ SET claimed_stage =
 FROM taken AS t
 WHERE m.part = t.part AND m.enterprise = t.enterprise AND m.call_id = t.call_id AND m.chat_id = t.chat_id
 RETURNING m.part, m.enterprise, m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at,
-    m.shown, m.claimed_stage, m.claimed_fence, m.claimed_at, m.attempts, m.ambiguous
+    m.shown, m.claimed_stage, m.claimed_fence, m.claimed_at, m.attempts, m.ambiguous,
+    (SELECT c.facts FROM calls AS c WHERE c.part = m.part AND c.enterprise = m.enterprise AND c.id = m.call_id) AS facts
 
 -- name: facts_of
--- The facts of calls. Read behind the claim, so that they are at least as new as the claimed version.
-SELECT c.enterprise, c.id, c.facts
-FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS g (part, enterprise, id)
-JOIN calls AS c ON c.part = g.part AND c.enterprise = g.enterprise AND c.id = g.id
+-- The facts of a call. Read behind the claim, they are at least as new as the claimed version.
+SELECT c.facts FROM calls AS c WHERE c.part = $1 AND c.enterprise = $2 AND c.id = $3
 
 -- name: next_due
 -- The next moment at which a card of the bots $1 becomes due, or a limit of theirs ends.
