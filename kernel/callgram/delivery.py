@@ -14,8 +14,6 @@ from typing import Any
 import msgspec
 from loguru import logger
 
-from callgram.calls.facts import Facts
-from callgram.calls.story import Call
 from callgram.cards import (
     UNDRAWN,
     Delete,
@@ -32,10 +30,10 @@ from callgram.cards import (
     next_step,
     sent,
 )
-from callgram.context import Chat, Context, Directory, Secret
+from callgram.context import Secret
+from callgram.drawing import Drawing
 from callgram.loader import Plugins
 from callgram.metrics import SKIPS, count_call
-from callgram.numbers import NumberPlan
 from callgram.store import ChatLimit, Claim, Progress
 from callgram.telegram import api
 from callgram.telegram.limits import Limits
@@ -63,8 +61,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     plugins: Plugins
-    tell: Callable[[Facts, NumberPlan], Call]
-    directory: Callable[[], Directory]
+    drawing: Drawing
     session: Any
     limits: Limits
     clock: Callable[[], datetime]
@@ -100,7 +97,7 @@ class Delivery:
         self._plain = False
         settings, self._locale = ports.plugins.reading(claim.card.enterprise)
         self._search_first = settings.ambiguous == "probe"
-        self._call = ports.tell(claim.facts, self._locale.plan)
+        self._call = ports.drawing.tell(claim.facts, self._locale.plan)
 
     async def deliver(self) -> None:
         """Do what is to be done now and report it. Ends with the card given back, whatever happens on the way."""
@@ -111,7 +108,7 @@ class Delivery:
             self._skip(hopeless)
             self._report(_Wait(None, failed=False))
             return
-        message = await self._draw()
+        message = await self._ports.drawing.draw(self._call, self._card.stage, self._card.chat_id)
         for _ in range(MAX_STEPS):
             if not self._holds():
                 break
@@ -165,44 +162,6 @@ class Delivery:
         unknown = msgspec.structs.replace(self._card, stage=stage)
         orphaned = sent(unknown, Message(""), 0, self._card.claimed_at or self._ports.clock())
         self._card = msgspec.structs.replace(self._card, shown=orphaned.shown)
-
-    async def _draw(self) -> Message | None:
-        number, ports = self._card.enterprise, self._ports
-        directory = ports.directory()
-        chat = next((chat for chat in directory.chats_of(number) if chat.id == self._card.chat_id), None)
-
-        now, enterprise = ports.clock(), directory.enterprises.get(number)
-
-        def arguments(plugin: str) -> dict[str, Any]:
-            ctx = Context(
-                now=now,
-                enterprise=enterprise,
-                locale=self._locale,
-                settings=ports.plugins.settings(plugin, number),
-            )
-            return {
-                "ctx": ctx,
-                "call": self._call,
-                "stage": self._card.stage,
-                "chat": chat or Chat(id=self._card.chat_id),
-            }
-
-        enabled = ports.plugins.enabled(number)
-        answer = await ports.plugins.dispatcher.first("render_message", enabled, arguments)
-        if answer is None or not isinstance(answer.value, Message):
-            return None
-        message = answer.value
-        for plugin in ports.plugins.dispatcher.plugins("decorate_message"):
-            if plugin not in enabled:
-                continue
-
-            def with_message(name: str, message: Message = message) -> dict[str, Any]:
-                return arguments(name) | {"message": message}
-
-            added = await ports.plugins.dispatcher.first("decorate_message", (plugin,), with_message)
-            if added is not None and isinstance(added.value, Message):
-                message = added.value
-        return message
 
     # Steps: each answers None to go on, or how long to wait
 

@@ -67,6 +67,10 @@ class Dispatcher:
         """The plugins that implement one of ``hooks``, in call order."""
         return tuple(dict.fromkeys(one.plugin for hook in hooks for one in self._of.get(hook, ())))
 
+    def takes(self, argument: str, plugins: tuple[str, ...], *hooks: str) -> bool:
+        """Whether one of ``plugins`` wants to be told ``argument`` by one of ``hooks``."""
+        return any(argument in one.arguments for hook in hooks for one in self._asked(hook, plugins))
+
     def forget(self, plugin: str) -> None:
         """Never ask ``plugin`` again."""
         for hook, known in self._of.items():

@@ -28,6 +28,10 @@ class StoreError(CallgramError):
     """The store is not usable: see to the database."""
 
 
+class OvertakenError(StoreError):
+    """Another planner was faster: nothing was written, plan again."""
+
+
 class IngestError(CallgramError):
     """The sender is at fault. Answered as ``status`` with the message, and nothing is stored."""
 

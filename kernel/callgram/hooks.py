@@ -42,6 +42,7 @@ async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> 
 
     Deciding, the first answer wins; the shipped plugins answer last (``trylast``), so a format of yours needs no
     settings to come first. Called when the message is about to be sent or edited, so it sees the newest state. Pure.
+    Leave ``chat`` out where all chats see the same: one call then serves them all.
     Text is Telegram HTML, at most 4096 characters after entity parsing (Bot API, sendMessage); escape what comes from
     outside with ``callgram.escape``.
     """

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import msgspec
 from loguru import logger
@@ -19,12 +20,12 @@ from callgram.calls.facts import Facts
 from callgram.calls.story import Call, Result
 from callgram.cards import Card, Plan, Stage, Urgency
 from callgram.context import Context, Directory
-from callgram.errors import StoreError
+from callgram.errors import OvertakenError, StoreError
 from callgram.events import Event, Kind
 from callgram.loader import Plugins
 from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS, SKIPS
 from callgram.settings import CallSettings
-from callgram.store import Batch, CallRow, CardRow, Planned, Store
+from callgram.store import Batch, CallRow, CardRow, Claim, Planned, Store
 from callgram.trace import Action, Op
 
 BATCH = 256  # events of one enterprise planned in one transaction
@@ -33,8 +34,31 @@ POLL_S = 0.25  # the truth, where a wake-up was lost or came from another node
 INNER_END_S = 20.0  # a talk that everybody left and of which only a leg's hangup came: so long its own may still come
 
 
+class Hands(Protocol):
+    """The sender of this process: it takes what is due this moment right from the commit, without a claim of its own."""
+
+    def offer(self, cards: list[CardRow]) -> list[CardRow]:
+        """The same cards, with the ``fence`` set of those that it would send now."""
+        ...
+
+    def settle(self, cards: list[CardRow], claims: list[Claim]) -> None:
+        """The commit is over, well or not: send ``claims``, and look for the rest of ``cards`` as ever."""
+        ...
+
+
+class NoHands:
+    """Cards are sent by other processes."""
+
+    def offer(self, cards: list[CardRow]) -> list[CardRow]:
+        return cards
+
+    def settle(self, cards: list[CardRow], claims: list[Claim]) -> None:
+        pass
+
+
 class Planner:
-    """Plans until stopped. After each commit ``changed`` is told which calls changed, and ``woken`` that cards may be due."""
+    """Plans until stopped. After each commit ``changed`` is told which calls changed, and ``woken`` that there is something
+    new."""
 
     def __init__(
         self,
@@ -45,9 +69,10 @@ class Planner:
         *,
         woken: Callable[[], None],
         changed: Callable[[list[Call]], None] = lambda calls: None,
+        hands: Callable[[], Hands] = NoHands,
     ) -> None:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
-        self._woken, self._changed = woken, changed
+        self._woken, self._changed, self._hands = woken, changed, hands
         self._wake = asyncio.Event()
         self._more = False
 
@@ -73,13 +98,16 @@ class Planner:
     async def step(self) -> bool:
         """Plan one batch; False when there was nothing to plan."""
         now = self._clock()
-        async with self._store.plan(now=now, limit=BATCH) as batch:
-            if batch is None:
-                return False
-            self._more = len(batch.events) >= BATCH
-            with PLAN_SECONDS.time():
-                planned, told = await self._plan_safely(batch, now)
-                await batch.commit(planned)
+        try:
+            async with self._store.plan(now=now, limit=BATCH) as batch:
+                if batch is None:
+                    return False
+                self._more = len(batch.events) >= BATCH
+                with PLAN_SECONDS.time():
+                    planned, told = await self._plan_safely(batch, now)
+                    await self._commit(batch, planned)
+        except OvertakenError:
+            return True
         EVENTS_PLANNED.inc(len(planned.done))
         EVENTS_FAILED.inc(len(planned.failed))
         for skip in planned.skips:
@@ -87,6 +115,15 @@ class Planner:
         self._changed(told)
         self._woken()
         return True
+
+    async def _commit(self, batch: Batch, planned: Planned) -> None:
+        hands, claims = self._hands(), []
+        if not planned.absorbed:  # else cards are put together, behind the claim
+            planned.cards = hands.offer(planned.cards)
+        try:
+            claims = await batch.commit(planned)
+        finally:
+            hands.settle(planned.cards, claims)
 
     async def _plan_safely(self, batch: Batch, now: datetime) -> tuple[Planned, list[Call]]:
         """An event that cannot be planned is tried alone, then parked with its error; the enterprise goes on."""

@@ -1,8 +1,9 @@
 """The sender: one owner per bot brings the cards of its chats to what they should show.
 
 Each turn is one transaction: what finished is written, what is due is claimed (and by that marked in flight), then the
-HTTP calls run side by side, one per (bot, chat). Bots are dealt out to a few rounds of turns, so that one round's database
-time is the others' sending time. A bot's limits live in its owner's memory; its lease is in the store.
+HTTP calls run side by side, one per (bot, chat). What the planner of the same process finds due for an idle chat is claimed
+in its own transaction (``offer``). Bots are dealt out to a few rounds of turns, so that one round's database time is the
+others' sending time. A bot's limits live in its owner's memory; its lease is in the store.
 """
 
 from __future__ import annotations
@@ -10,22 +11,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
+import msgspec
 from loguru import logger
 
-from callgram.calls.facts import Facts
-from callgram.calls.story import Call, tell
 from callgram.context import Directory
 from callgram.delivery import Delivery, Ports
+from callgram.drawing import Drawing
 from callgram.errors import StoreError
 from callgram.loader import Plugins
 from callgram.metrics import BOTS_OWNED
-from callgram.numbers import NumberPlan
-from callgram.store import Claim, Progress, Store
+from callgram.store import CardRow, Claim, Progress, Store
 from callgram.telegram.limits import Limits
 
 LEASE_TTL_S = 6.0
@@ -34,7 +34,6 @@ POLL_S = 0.5  # the truth, where a wake-up was lost or came from another node
 GATHER_S = 0.003  # so long answers are gathered before the next turn, while any are out
 ROUNDS = 2  # side by side; a bot belongs to one
 IN_HAND = 256  # cards in hand at once, of one round
-TOLD = 512  # stories remembered
 AT_ONCE = 8  # cards that one chat may have in hand; they are sent one after another
 
 
@@ -63,8 +62,7 @@ class Sender:
         self._rounds = [Round(self, number) for number in range(ROUNDS)]
         self.ports = Ports(
             plugins=plugins,
-            tell=_Told().tell,
-            directory=directory,
+            drawing=Drawing(plugins, directory, clock),
             session=session,
             limits=limits,
             clock=clock,
@@ -94,6 +92,25 @@ class Sender:
             turns.wake()
         if not self._leases.keys() >= self.directory().bots().keys() - self._refused:
             self._renew.set()
+
+    def offer(self, cards: list[CardRow]) -> list[CardRow]:
+        """See callgram.planner.Hands. Keeps the chats of the marked cards free until ``settle``."""
+        leases, now = self.leases(), self.clock()
+        return [self._offered(card, leases.get(card.bot_id), now) for card in cards]
+
+    def _offered(self, card: CardRow, fence: int | None, now: datetime) -> CardRow:
+        pair = (card.bot_id, card.chat_id)
+        if fence is None or card.due_at > now or not self._rounds[card.bot_id % ROUNDS].reserve(pair):
+            return card
+        return msgspec.structs.replace(card, fence=fence)
+
+    def settle(self, cards: list[CardRow], claims: list[Claim]) -> None:
+        """See callgram.planner.Hands."""
+        for number, turns in enumerate(self._rounds):
+            turns.settle(
+                [card for card in cards if card.bot_id % ROUNDS == number],
+                [claim for claim in claims if claim.card.bot_id % ROUNDS == number],
+            )
 
     async def run(self) -> None:
         """Send until :meth:`drain`. Leases are renewed beside, also while a turn waits for the database."""
@@ -146,6 +163,7 @@ class Round:
         self._jobs: dict[tuple[int, int], int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn_s, self._card_s = Average(0.0), Average(1.0)
+        self._claiming = False
         self._wake = asyncio.Event()
         self._due_at: datetime | None = None
 
@@ -156,6 +174,23 @@ class Round:
         """Have the next turn write what became of a card."""
         self._finished.append(progress)
         self._wake.set()
+
+    def reserve(self, pair: tuple[int, int]) -> bool:
+        """Keep a chat free for a card that the planner claims. Not while a turn claims: it may take another card of it."""
+        now = time.monotonic()
+        if self._claiming or pair in self._jobs or len(self._jobs) >= IN_HAND or self._sender.limits.ready_at(*pair, now) > now:
+            return False
+        self._jobs[pair] = 1
+        return True
+
+    def settle(self, cards: list[CardRow], claims: list[Claim]) -> None:
+        """The planner's commit is over: send what it claimed, and look for what it did not."""
+        for card in cards:
+            if card.fence is not None:
+                del self._jobs[card.bot_id, card.chat_id]
+        self._start(claims)
+        if len(claims) < len(cards):
+            self.wake()
 
     async def run(self) -> None:
         while not (self._sender.draining and not self._jobs and not self._finished):
@@ -193,6 +228,7 @@ class Round:
         leases = {bot: held[bot] for bot in held if bot % ROUNDS == self._number and bot not in closed}
         in_hand = self._jobs.keys() - freed
         began = time.monotonic()
+        self._claiming = True
         try:
             claims = await self._sender.store.exchange(
                 finished,
@@ -205,6 +241,8 @@ class Round:
         except StoreError:
             self._finished = finished + self._finished
             raise
+        finally:
+            self._claiming = False
         if any(progress.actions for progress in finished):
             self._sender.done()
         for pair, n_ended in ended.items():
@@ -246,22 +284,6 @@ class Round:
                 logger.exception("{}: its card cannot be delivered", delivery)
                 delivery.give_back()
             self._card_s.add(time.monotonic() - began)
-
-
-class _Told:
-    """The last stories told: the cards of one call are drawn one after another from the same facts."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, NumberPlan], tuple[Facts, Call]] = OrderedDict()
-
-    def tell(self, facts: Facts, plan: NumberPlan) -> Call:
-        key = (id(facts), plan)  # the facts are kept beside, so that the id stays theirs
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = (facts, tell(facts, plan))
-            if len(self._known) > TOLD:
-                self._known.popitem(last=False)
-        return known[1]
 
 
 class Average:

@@ -255,7 +255,7 @@ async def _start_plugins(service: Service) -> None:
 
 def _plan(service: Service) -> None:
     from callgram.enricher import Enricher
-    from callgram.planner import Planner
+    from callgram.planner import NoHands, Planner
 
     enricher = Enricher(service.store, service.plugins, service.known, utc_now, stored=service.wake_planner)
     planner = Planner(
@@ -263,18 +263,13 @@ def _plan(service: Service) -> None:
         service.plugins,
         service.known,
         utc_now,
-        woken=lambda: _wake_after_plan(service),
+        woken=lambda: service.sinks.wake() if service.sinks else None,
         changed=enricher.offer,
+        hands=lambda: service.sender or NoHands(),
     )
     service.planner, service.enricher = planner, enricher
     service.run_part("planner", planner.run())
     service.run_part("enricher", enricher.run())
-
-
-def _wake_after_plan(service: Service) -> None:
-    for part in (service.sender, service.sinks):
-        if part is not None:
-            part.wake()
 
 
 @asynccontextmanager

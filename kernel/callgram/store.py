@@ -55,7 +55,8 @@ class CardRow(msgspec.Struct, frozen=True, kw_only=True):
     """What a chat should see from now on. The planner's half of a :class:`~callgram.cards.Card`.
 
     The store makes ``version`` grow with every write, also where it was given smaller. A card whose ``bot_id`` changes
-    starts anew, with nothing shown: message ids are each bot's own.
+    starts anew, with nothing shown: message ids are each bot's own. ``fence``: the sender of this process takes it in hand
+    at once, by its lease of that fence.
     """
 
     call_id: int
@@ -67,6 +68,7 @@ class CardRow(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
     urgency: Urgency
     due_at: datetime
+    fence: int | None = None
 
 
 class Planned(msgspec.Struct, kw_only=True):
@@ -101,8 +103,13 @@ class Batch(Protocol):
 
     async def cards(self, call_ids: Iterable[int]) -> list[Card]: ...
 
-    async def commit(self, planned: Planned) -> None:
-        """Write all of ``planned`` and end the transaction. Without it, leaving the context undoes everything."""
+    async def commit(self, planned: Planned) -> list[Claim]:
+        """Write all of ``planned`` and end the transaction. Without it, leaving the context undoes everything.
+
+        Answers the claims of those cards with a ``fence`` whose lease is held, whose chat takes messages and that nobody
+        else has in hand: as ``exchange`` would a moment later, and durable. Raises OvertakenError when another planner took
+        the enterprise's events while this one waited for its turn.
+        """
         ...
 
 

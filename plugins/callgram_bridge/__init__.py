@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callgram import Call, Chat, Context, Direction, Event, Message, Plan, Stage, hookimpl, html_lines, lines
+from callgram import Call, Context, Direction, Event, Message, Plan, Stage, hookimpl, html_lines, lines
 
 
 @hookimpl
@@ -13,7 +13,7 @@ async def plan_message(ctx: Context, call: Call, event: Event) -> Plan | None:
 
 
 @hookimpl(trylast=True)
-async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | None:
     if stage is not Stage.BRIDGE or call.direction is Direction.INTERNAL:
         return None
     arrow = "📞➡️" if call.direction is Direction.OUTGOING else "📞⬅️"

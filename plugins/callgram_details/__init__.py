@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from callgram import Call, Chat, Context, Message, Stage, catalogue, hookimpl
+from callgram import Call, Context, Message, Stage, catalogue, hookimpl
 from callgram_details.keys import Vault
 
 
@@ -69,7 +69,7 @@ class Details:
 
     @hookimpl
     async def decorate_message(
-        self, ctx: Context, call: Call, stage: Stage, chat: Chat, message: Message
+        self, ctx: Context, call: Call, stage: Stage, message: Message
     ) -> Message | None:
         settings: Settings = ctx.settings
         if stage is not Stage.HANGUP or not settings.base_url or not settings.button or not self._vault.is_open:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callgram import Call, Chat, Context, Direction, Event, Message, Plan, Stage, catalogue, hookimpl, html_lines, lines
+from callgram import Call, Context, Direction, Event, Message, Plan, Stage, catalogue, hookimpl, html_lines, lines
 
 
 @hookimpl
@@ -13,7 +13,7 @@ async def plan_message(ctx: Context, call: Call, event: Event) -> Plan | None:
 
 
 @hookimpl(trylast=True)
-async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | None:
     if stage is not Stage.DIAL or call.direction is Direction.INTERNAL:
         return None
     words = catalogue(__name__, ctx.locale.language)

@@ -6,7 +6,6 @@ import msgspec
 
 from callgram import (
     Call,
-    Chat,
     Context,
     Direction,
     Event,
@@ -38,7 +37,7 @@ async def plan_message(ctx: Context, call: Call, event: Event) -> Plan | None:
 
 
 @hookimpl(trylast=True)
-async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | None:
     if stage is not Stage.HANGUP or call.direction is Direction.INTERNAL:
         return None
     words = catalogue(__name__, ctx.locale.language)

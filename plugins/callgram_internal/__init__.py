@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from callgram import (
     Call,
-    Chat,
     Context,
     Direction,
     Event,
@@ -34,7 +33,7 @@ async def plan_message(ctx: Context, call: Call, event: Event) -> Plan | None:
 
 
 @hookimpl(trylast=True)
-async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | None:
     if call.direction is not Direction.INTERNAL:
         return None
     words = catalogue(__name__, ctx.locale.language)

@@ -17,9 +17,9 @@ import msgspec
 from callgram.calls.book import GRACE, is_weak
 from callgram.calls.facts import Facts
 from callgram.cards import Card
-from callgram.errors import IngestError, StoreError
+from callgram.errors import IngestError, OvertakenError, StoreError
 from callgram.events import Event, Kind, read_event
-from callgram.store import Batch, Planned
+from callgram.store import Batch, Claim, Planned
 from callgram_postgres.house import WEAK_KEYS_KEPT, House
 from callgram_postgres.pools import Pools, translated
 from callgram_postgres.queries import queries
@@ -169,20 +169,23 @@ class PostgresBatch:
         rows = await self._fetch("cards_of", wanted) if wanted else []
         return [read_card(self.enterprise, row) for row in rows]
 
-    async def commit(self, planned: Planned) -> None:
+    async def commit(self, planned: Planned) -> list[Claim]:
         if self.over:
             raise StoreError("the batch was committed before; take another")
         await self._house.make_days(skip.at for skip in planned.skips)
         with translated():
             if planned.absorbed:
                 await self._absorb_calls(planned)
-            marked = await self._connection.execute(SQL["write_plan"], *self._values(planned))
-            if marked != f"UPDATE {len(planned.done) + len(self._unreadable | planned.failed)}":
-                raise StoreError("another planner was faster; what it left is planned now")
+            rows = await self._connection.fetch(SQL["write_plan"], *self._values(planned))
+            if rows[0]["n_marked"] < len(planned.done) + len(self._unreadable | planned.failed):
+                raise OvertakenError
             for loser, winner in planned.absorbed.items():
                 await self._write("absorb_cards", loser, winner, self._now)
             await self._transaction.commit()
         self.over = True
+        facts = {row.facts.id: row.facts for row in planned.calls}
+        cards = [read_card(self.enterprise, row) for row in rows if row["call_id"] is not None]
+        return [Claim(card=card, facts=facts[card.call_id]) for card in cards]
 
     async def undo(self) -> None:
         """Without a connection any more there is nothing to undo."""
@@ -236,7 +239,7 @@ class PostgresBatch:
         spent = self._now - WEAK_KEYS_KEPT
         return [
             self._part, self.enterprise, *calls, *columns(filed, 3), weak, spent, *cards,
-            *marked, *skips, *columns(map(found_by, planned.calls), 4),
+            *marked, *skips, *columns(map(found_by, planned.calls), 4), self._now, [card.fence for card in planned.cards],
         ]  # fmt: skip
 
     async def _fetch(self, name: str, *args: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from callgram import Call, Chat, Context, Direction, Event, Message, Plan, Stage, catalogue, hookimpl, html_lines, lines
+from callgram import Call, Context, Direction, Event, Message, Plan, Stage, catalogue, hookimpl, html_lines, lines
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,7 +24,7 @@ async def plan_message(ctx: Context, call: Call, event: Event) -> Plan | None:
 
 
 @hookimpl(trylast=True)
-async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | None:
     if stage is not Stage.START:
         return None
     words = catalogue(__name__, ctx.locale.language)

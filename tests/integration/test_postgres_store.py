@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from callgram.calls.facts import Facts
 from callgram.cards import Shown, Stage, Urgency
 from callgram.context import Chat, Enterprise, Secret
-from callgram.errors import ConfigError, StoreError
+from callgram.errors import ConfigError, OvertakenError, StoreError
 from callgram.events import Event, Kind
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
 from callgram_postgres import queries as queries_module
@@ -342,7 +343,8 @@ def test_old_days_are_dropped_while_others_work(play: Any) -> None:
                 assert await store.append([event(f"new.{number}", datetime.now(UTC))]) == [True]
                 async with store.plan(now=NOW, limit=50) as batch:
                     if batch is not None:
-                        await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
+                        with suppress(OvertakenError):  # by the house: it dropped the day of one of them
+                            await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
             return number
 
         worker = asyncio.create_task(work())

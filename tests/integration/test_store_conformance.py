@@ -11,6 +11,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from callgram.calls.book import GRACE
 from callgram.calls.facts import Facts, Hangup
 from callgram.cards import Shown, Stage, Urgency
 from callgram.context import Chat, Enterprise, Secret
-from callgram.errors import ConfigError, StoreError
+from callgram.errors import ConfigError, OvertakenError, StoreError
 from callgram.events import Event, History, Kind
 from callgram.store import CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress, Store
 from callgram.testing.memory import MemoryStore
@@ -59,12 +60,12 @@ def world(request: pytest.FixtureRequest) -> World:
     return World(request.getfixturevalue("postgres_dsn") if request.param == "postgres" else None)
 
 
-def conforms(test: Callable[[World], Awaitable[None]]) -> Callable[[World], None]:
+def conforms(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @functools.wraps(test)
-    def run(world: World) -> None:
+    def run(world: World, **given: Any) -> None:
         async def play() -> None:
             try:
-                await test(world)
+                await test(world, **given)
             finally:
                 await world.close()
 
@@ -124,6 +125,7 @@ def card_row(
     due_at: datetime = NOW,
     version: int = 1,
     replaces: Iterable[Stage] = (),
+    fence: int | None = None,
 ) -> CardRow:
     return CardRow(
         call_id=call,
@@ -135,6 +137,7 @@ def card_row(
         mode="replace",
         urgency=urgency,
         due_at=due_at,
+        fence=fence,
     )
 
 
@@ -191,6 +194,16 @@ async def plan(store: Store, enterprise: str = "0367", *, now: datetime = NOW, *
         decided.done |= {event.id: 0 for event in batch.events if event.id not in marked}
         await batch.commit(decided)
         return list(batch.events)
+
+
+async def plan_in_hand(store: Store, *cards: CardRow, calls: Iterable[CallRow] = ()) -> list[Claim]:
+    """Plan ``cards``; the claims that the commit answers."""
+    await store.append([event()])
+    async with store.plan(now=NOW, limit=1000) as batch:
+        assert batch is not None
+        rows = [call_row(call) for call in sorted({card.call_id for card in cards})]
+        done = {event.id: 0 for event in batch.events}
+        return await batch.commit(Planned(calls=[*calls, *rows], cards=list(cards), done=done))
 
 
 async def find(store: Store, *keys: str, enterprise: str = "0367", now: datetime = NOW) -> dict[int, set[str]]:
@@ -310,8 +323,9 @@ async def test_planners_side_by_side_plan_each_event_once_and_each_enterprise_in
                 idle = idle + 1 if batch is None else 0
                 if batch is not None:
                     await asyncio.sleep(0)
-                    await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
-                    planned[batch.enterprise] += [one.id for one in batch.events]
+                    with suppress(OvertakenError):
+                        await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
+                        planned[batch.enterprise] += [one.id for one in batch.events]
 
     await asyncio.gather(*(planner(store) for store in stores * 2))
     everything = [number for of in numbers for number in planned[of]]
@@ -529,7 +543,87 @@ async def test_a_card_is_claimed_as_it_was_planned(world: World) -> None:
     assert one.card.claimed_fence == 1
     assert one.card.claimed_stage is Stage.HANGUP
     wanted = msgspec.structs.asdict(row)
+    del wanted["fence"]
     assert {name: getattr(one.card, name) for name in wanted} == wanted
+
+
+@conforms
+async def test_a_commit_claims_as_exchange_would(world: World) -> None:
+    """What the commit answers is in hand: reported like any claim, and nobody else's until then."""
+    store = await owner(world)
+    row = card_row(1, stage=Stage.DIAL, replaces=[Stage.START], fence=1)
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    [before] = await claim(store)
+    message = shown(5)
+    await claim(store, done=[progress(before, message)])
+    [one] = await plan_in_hand(store, row)
+    assert one.facts == facts(1)
+    assert (one.card.claimed_fence, one.card.claimed_stage, one.card.claimed_at) == (1, Stage.DIAL, NOW)
+    assert (one.card.stage, one.card.replaces, one.card.shown) == (Stage.DIAL, {Stage.START}, (message,))
+    assert not one.ambiguous
+    assert await claim(store, busy=[(BOT, CHAT)]) == []
+    await claim(store, done=[progress(one, message, shown(6))])
+    assert await claim(store) == []
+    assert await visible(store, 1) == {CHAT: [5, 6]}
+
+
+@conforms
+async def test_a_claim_whose_commit_nobody_heard_of_is_handed_out_again(world: World) -> None:
+    store = await owner(world)
+    await plan_in_hand(store, card_row(1, fence=1))
+    [one] = await claim(store)
+    assert not one.ambiguous
+
+
+@conforms
+async def test_a_claim_of_a_commit_is_in_doubt_when_its_process_ends(world: World) -> None:
+    store = await owner(world)
+    await plan_in_hand(store, card_row(1, stage=Stage.BRIDGE, fence=1))
+    await store.release_leases("a")
+    other = await world.open()
+    assert await other.hold_leases("b", [BOT], ttl_s=30) == {BOT: 2}
+    await plan(other, calls=[call_row(1)], cards=[card_row(1, stage=Stage.HANGUP)])
+    [one] = await claim(other, 2)
+    assert one.ambiguous
+    assert one.card.claimed_stage is Stage.BRIDGE
+
+
+@conforms
+@pytest.mark.parametrize("why", ["no fence", "old fence", "not due", "limited", "suspended", "bot limited", "in hand", "free"])
+async def test_a_commit_claims_nothing_that_exchange_would_not(world: World, why: str) -> None:
+    store = await owner(world)
+    if why == "in hand":
+        await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+        assert await claim(store)
+    limits = {
+        "limited": ChatLimit(bot_id=BOT, chat_id=CHAT, until=NOW + 60 * S, reason="flood"),
+        "suspended": ChatLimit(bot_id=BOT, chat_id=CHAT, until=None, reason="blocked"),
+        "bot limited": ChatLimit(bot_id=BOT, chat_id=0, until=None, reason="token"),
+    }
+    if why in limits:
+        await store.limit_chat(limits[why])
+    fence = {"no fence": None, "old fence": 7}.get(why, 1)
+    due_at = NOW + S if why == "not due" else NOW
+    claims = await plan_in_hand(store, card_row(1, stage=Stage.DIAL, fence=fence, due_at=due_at))
+    assert len(claims) == (why == "free")
+
+
+@conforms
+async def test_one_chat_that_cannot_be_claimed_keeps_no_other(world: World) -> None:
+    store = await owner(world)
+    await store.limit_chat(ChatLimit(bot_id=BOT, chat_id=42, until=None, reason="blocked"))
+    claims = await plan_in_hand(store, card_row(1, 41, fence=1), card_row(1, 42, fence=1), card_row(2, 43, fence=1))
+    assert sorted(one.card.chat_id for one in claims) == [41, 43]
+
+
+@conforms
+async def test_a_card_that_changes_its_bot_is_claimed_anew(world: World) -> None:
+    store = await owner(world)
+    assert await store.hold_leases("c", [BOT + 1], ttl_s=30) == {BOT + 1: 1}
+    await plan(store, calls=[call_row(1)], cards=[card_row(1)])
+    assert await claim(store)
+    [one] = await plan_in_hand(store, card_row(1, bot=BOT + 1, fence=1))
+    assert (one.card.bot_id, one.card.shown, one.ambiguous) == (BOT + 1, (), False)
 
 
 @conforms

@@ -16,10 +16,10 @@ from typing import Any
 
 from callgram import Call, Chat, Context, Message, Stage, hookimpl
 from callgram.calls.facts import Facts
-from callgram.calls.story import tell
 from callgram.cards import Urgency
 from callgram.context import Directory, Enterprise, Mode, Secret
 from callgram.delivery import Delivery, Ports
+from callgram.drawing import Drawing
 from callgram.events import Kind as EventKind
 from callgram.loader import Plugins, adopt
 from callgram.settings import CallSettings, PluginEntry, PluginsFile
@@ -178,9 +178,8 @@ class Node:
         self.frozen = False
         self.unsure: set[tuple[int, str]] = set()
         self.ports = Ports(
-            tell=tell,
             plugins=world.plugins,
-            directory=lambda: world.directory,
+            drawing=Drawing(world.plugins, lambda: world.directory, lambda: world.now),
             session=self,
             limits=self.limits,
             clock=lambda: world.now,

@@ -114,8 +114,13 @@ class Rig:
                 )
                 for chat in self.directory.chats_of(number)
             ]
-            await batch.commit(Planned(calls=[row], cards=cards, done={one.id: call for one in batch.events}))
-        self.sender.wake()
+            claims, cards = [], self.sender.offer(cards)
+            try:
+                claims = await batch.commit(
+                    Planned(calls=[row], cards=cards, done={one.id: call for one in batch.events})
+                )
+            finally:
+                self.sender.settle(cards, claims)
         return call
 
     # What is seen

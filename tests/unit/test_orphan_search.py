@@ -11,10 +11,10 @@ import pytest
 
 from callgram import Call, Chat, Context, Message, Secret, Stage, hookimpl
 from callgram.calls.facts import Facts, Hangup
-from callgram.calls.story import tell
 from callgram.cards import Card, Shown
 from callgram.context import Directory
 from callgram.delivery import Delivery, Ports
+from callgram.drawing import Drawing
 from callgram.loader import Plugins, adopt
 from callgram.settings import PluginEntry, PluginsFile
 from callgram.store import Claim, Progress
@@ -66,8 +66,7 @@ def test_only_the_first_card_in_hand_of_a_chat_searches(first: bool) -> None:
 
     ports = Ports(
         plugins=known,
-        tell=tell,
-        directory=Directory,
+        drawing=Drawing(known, Directory, lambda: NOW),
         session=telegram,
         limits=limits,  # type: ignore[arg-type]
         clock=lambda: NOW,

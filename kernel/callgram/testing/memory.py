@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from callgram.cards import Card, Shown
+from callgram.cards import Card
 from callgram.context import Chat, Directory, Enterprise
 from callgram.errors import ConfigError
 from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress, ids_told, unknown_sends
@@ -166,14 +166,15 @@ class MemoryStore(MemoryReading, MemoryNaming):
     ) -> list[Claim]:
         for report in progress:
             self._report(report, now)
-        held = {bot: fence for bot, fence in leases.items() if self._is_held(bot, fence)}
+        db, clock = self._db, self._clock()
+        held = {bot: fence for bot, fence in leases.items() if db.is_held(bot, fence, clock)}
         best: dict[tuple[int, int], list[StoredCard]] = {}
-        for stored in self._db.cards.values():
+        for stored in db.cards.values():
             card = stored.card
             place = (card.bot_id, card.chat_id)
             if card.bot_id not in held or card.due_at is None or card.due_at > now or place in busy:
                 continue
-            if self._limited(card.bot_id, 0, now) or self._limited(card.bot_id, card.chat_id, now):
+            if db.limited(card.bot_id, card.chat_id, now):
                 continue
             waiting = best.setdefault(place, [])
             waiting.append(stored)
@@ -181,29 +182,7 @@ class MemoryStore(MemoryReading, MemoryNaming):
             del waiting[per_chat:]
         chosen = (stored for waiting in best.values() for stored in waiting)
         first = sorted(chosen, key=lambda stored: _haste(stored.card))[: max(limit, 0)]
-        return [self._claim(stored, held[stored.card.bot_id]) for stored in first]
-
-    def _is_held(self, bot: int, fence: int) -> bool:
-        lease = self._db.leases.get(bot)
-        return lease is not None and lease.fence == fence and lease.until > self._clock()
-
-    def _limited(self, bot: int, chat: int, now: datetime) -> bool:
-        limit = self._db.limits.get((bot, chat))
-        return limit is not None and (limit.until is None or limit.until > now)
-
-    def _claim(self, stored: StoredCard, fence: int) -> Claim:
-        card = stored.card
-        earlier = card.claimed_fence
-        twice = stored.ambiguous  # whoever took it over is gone, too, with a send that nobody knows of
-        stored.ambiguous = earlier is not None and (stored.ambiguous or earlier != fence)
-        stage = card.claimed_stage if stored.ambiguous else card.stage
-        if stored.ambiguous and earlier != fence and twice and stage is not None:
-            stored.gained += (Shown(message_id=0, stage=stage, digest="", sent_at=self._clock()),)
-        at = card.claimed_at if stored.ambiguous else self._clock()
-        stored.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at, shown=stored.gained + card.shown)
-        stored.gained = ()
-        facts = self._db.calls[card.enterprise, card.call_id].row.facts
-        return Claim(card=stored.card, facts=facts, ambiguous=stored.ambiguous)
+        return [db.claim(stored, held[stored.card.bot_id], clock) for stored in first]
 
     def _report(self, report: Progress, now: datetime) -> None:
         db = self._db

@@ -12,7 +12,7 @@ from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown
 from callgram.errors import IngestError, StoreError
 from callgram.events import Event
-from callgram.store import CallRow, CardRow, Planned
+from callgram.store import CallRow, CardRow, Claim, Planned
 from callgram.testing.memory_data import Database, StoredCall, StoredCard
 
 
@@ -52,7 +52,7 @@ class MemoryBatch:
             if enterprise == self.enterprise and number in wanted
         ]
 
-    async def commit(self, planned: Planned) -> None:
+    async def commit(self, planned: Planned) -> list[Claim]:
         if self._over:
             raise StoreError("the batch was committed before; take another")
         self._over = True
@@ -71,6 +71,15 @@ class MemoryBatch:
             self._mark(number, call_id, None)
         for number, error in (self._unreadable | planned.failed).items():
             self._mark(number, None, error)
+        return [claim for card in planned.cards if (claim := self._claim(card))]
+
+    def _claim(self, row: CardRow) -> Claim | None:
+        db, now = self._db, self._now
+        stored = db.cards.get((self.enterprise, row.call_id, row.chat_id))
+        if row.fence is None or stored is None or stored.card.claimed_fence is not None or row.due_at > now:
+            return None
+        open_to_it = db.is_held(row.bot_id, row.fence, now) and not db.limited(row.bot_id, row.chat_id, now)
+        return db.claim(stored, row.fence, now) if open_to_it else None
 
     def _mark(self, number: int, call_id: int | None, failed: str | None) -> None:
         stored = self._db.events[number]
@@ -92,6 +101,7 @@ class MemoryBatch:
         stored = self._db.cards.get(key)
         known = stored.card.stage if stored else None
         wanted = msgspec.structs.asdict(row)
+        del wanted["fence"]
         if stored is None or stored.card.bot_id != row.bot_id:  # message ids are each bot's own: it starts anew
             attempts, version = (stored.card.attempts, stored.card.version + 1) if stored else (0, 0)
             wanted["version"] = max(row.version, version)

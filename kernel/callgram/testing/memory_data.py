@@ -9,7 +9,7 @@ import msgspec
 from callgram.cards import Card, Shown
 from callgram.context import Chat, Enterprise
 from callgram.events import Event, read_event
-from callgram.store import CallRow, ChatLimit, NewEvent
+from callgram.store import CallRow, ChatLimit, Claim, NewEvent
 from callgram.trace import Action, Op
 
 CardKey = tuple[str, int, int]  # enterprise, call, chat
@@ -85,6 +85,29 @@ class Database:
         numbered = msgspec.structs.replace(action, id=self.next_id())
         self.actions.append(numbered)
         self.trace.append(numbered)
+
+    def is_held(self, bot: int, fence: int, now: datetime) -> bool:
+        lease = self.leases.get(bot)
+        return lease is not None and lease.fence == fence and lease.until > now
+
+    def limited(self, bot: int, chat: int, now: datetime) -> bool:
+        """Neither the chat nor the whole bot may be limited for something to be sent."""
+        limits = [self.limits.get((bot, place)) for place in (0, chat)]
+        return any(limit and (limit.until is None or limit.until > now) for limit in limits)
+
+    def claim(self, stored: StoredCard, fence: int, now: datetime) -> Claim:
+        card = stored.card
+        earlier = card.claimed_fence
+        twice = stored.ambiguous  # whoever took it over is gone, too, with a send that nobody knows of
+        stored.ambiguous = earlier is not None and (stored.ambiguous or earlier != fence)
+        stage = card.claimed_stage if stored.ambiguous else card.stage
+        if stored.ambiguous and earlier != fence and twice and stage is not None:
+            stored.gained += (Shown(message_id=0, stage=stage, digest="", sent_at=now),)
+        at = card.claimed_at if stored.ambiguous else now
+        stored.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at, shown=stored.gained + card.shown)
+        stored.gained = ()
+        facts = self.calls[card.enterprise, card.call_id].row.facts
+        return Claim(card=stored.card, facts=facts, ambiguous=stored.ambiguous)
 
     def suspended(self, bot: int, chat: int) -> str:
         """Why the chat takes nothing until it is resumed, ``""`` where it does."""

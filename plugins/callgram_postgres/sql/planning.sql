@@ -111,7 +111,8 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = ANY($3::bigint[])
 -- Everything that one batch decided, but for absorbed calls: calls, keys, cards, skips, and which events are done.
 -- A card's version only ever grows, so that a sender who has it in hand sees that it changed. A card that changes its
 -- bot starts anew: message ids are each bot's own. A stage that is new to a suspended chat is decided against. Weak keys of calls that ended before $13 go as their names are used again.
--- Answers how many events it marked: fewer than given where another planner was faster.
+-- A card with a fence ($46) is claimed at $45, where claim_cards would: its lease is held, its chat takes messages, nobody else
+-- has it in hand. Answers how many events were marked, fewer than given where another planner was faster; and the claimed.
 WITH put_calls AS (
     INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at, timer_at, direction, result, client,
         extensions)
@@ -133,20 +134,62 @@ put_keys AS (
     SELECT $1, $2, g.* FROM unnest($9::bigint[], $10::text[], $11::boolean[]) AS g
     ON CONFLICT DO NOTHING
 ),
+wanted AS MATERIALIZED (
+    SELECT g.call_id, g.chat_id, g.bot_id, g.stage, g.replaces, g.version, g.mode, g.urgency, g.due_at, h.fence
+    FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[],
+        $21::smallint[], $22::timestamptz[], $46::bigint[])
+        AS g (call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at, fence)
+    LEFT JOIN LATERAL (
+        SELECT l.fence
+        FROM bot_lease AS l
+        WHERE l.bot_id = g.bot_id AND l.fence = g.fence AND l.until > clock_timestamp() AND g.due_at <= $45
+            AND NOT EXISTS (
+                SELECT FROM chat_limit AS t
+                WHERE t.bot_id = g.bot_id AND t.chat_id IN (0, g.chat_id) AND (t.until IS NULL OR t.until > $45)
+            )
+            AND (
+                SELECT m.claimed_fence
+                FROM telegram_messages AS m
+                WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = g.call_id AND m.chat_id = g.chat_id
+                    AND m.bot_id + 0 = g.bot_id
+            ) IS NULL
+        OFFSET 0
+    ) AS h ON true
+),
 put_cards AS (
     INSERT INTO telegram_messages AS m
-        (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at)
-    SELECT $1, $2, g.*
-    FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[],
-        $21::smallint[], $22::timestamptz[]) AS g (call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at)
-    ORDER BY g.call_id, g.chat_id
+        (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at, claimed_stage,
+        claimed_fence, claimed_at)
+    SELECT $1, $2, w.call_id, w.chat_id, w.bot_id, w.stage, w.replaces, w.version, w.mode, w.urgency, w.due_at,
+        CASE WHEN w.fence IS NOT NULL THEN w.stage END, w.fence, CASE WHEN w.fence IS NOT NULL THEN $45::timestamptz END
+    FROM wanted AS w
+    ORDER BY w.call_id, w.chat_id
     ON CONFLICT (part, enterprise, call_id, chat_id) DO UPDATE
     SET stage = excluded.stage, replaces = excluded.replaces, version = greatest(excluded.version, m.version + 1),
         mode = excluded.mode, urgency = excluded.urgency, due_at = excluded.due_at, bot_id = excluded.bot_id,
-        shown = CASE WHEN m.bot_id = excluded.bot_id THEN m.shown ELSE '[]' END,
-        gained = CASE WHEN m.bot_id = excluded.bot_id THEN m.gained ELSE '[]' END,
-        claimed_stage = CASE WHEN m.bot_id = excluded.bot_id THEN m.claimed_stage END,
-        claimed_fence = CASE WHEN m.bot_id = excluded.bot_id THEN m.claimed_fence END
+        shown = CASE
+            WHEN m.bot_id <> excluded.bot_id THEN '[]'
+            WHEN excluded.claimed_fence IS NOT NULL AND m.claimed_fence IS NULL THEN m.gained || m.shown
+            ELSE m.shown
+        END,
+        gained = CASE
+            WHEN m.bot_id <> excluded.bot_id OR (excluded.claimed_fence IS NOT NULL AND m.claimed_fence IS NULL) THEN '[]'
+            ELSE m.gained
+        END,
+        claimed_stage = CASE
+            WHEN m.bot_id = excluded.bot_id AND m.claimed_fence IS NOT NULL THEN m.claimed_stage
+            ELSE excluded.claimed_stage
+        END,
+        claimed_at = CASE
+            WHEN m.bot_id = excluded.bot_id AND m.claimed_fence IS NOT NULL THEN m.claimed_at
+            ELSE excluded.claimed_at
+        END,
+        claimed_fence = CASE
+            WHEN m.bot_id = excluded.bot_id AND m.claimed_fence IS NOT NULL THEN m.claimed_fence
+            ELSE excluded.claimed_fence
+        END,
+        ambiguous = m.ambiguous AND m.bot_id = excluded.bot_id
+    RETURNING m.*
 ),
 put_skips AS (
     INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
@@ -173,12 +216,25 @@ put_blocked AS (
         FROM telegram_messages AS m
         WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = g.call_id AND m.chat_id = g.chat_id
     ) IS DISTINCT FROM g.stage
+),
+marked AS (
+    UPDATE call_events AS e
+    SET done = true, call_id = g.call_id, failed = g.failed
+    FROM unnest($23::bigint[], $25::bigint[], $26::text[]) AS g (id, call_id, failed)
+    WHERE e.part = $1 AND e.enterprise = $2 AND NOT e.done AND e.id = ANY($23::bigint[]) AND e.id = g.id
+        AND e.received_at BETWEEN ($24::timestamptz[])[1] AND ($24::timestamptz[])[2]
+    RETURNING 1
 )
-UPDATE call_events AS e
-SET done = true, call_id = g.call_id, failed = g.failed
-FROM unnest($23::bigint[], $25::bigint[], $26::text[]) AS g (id, call_id, failed)
-WHERE e.part = $1 AND e.enterprise = $2 AND NOT e.done AND e.id = ANY($23::bigint[]) AND e.id = g.id
-    AND e.received_at BETWEEN ($24::timestamptz[])[1] AND ($24::timestamptz[])[2]
+SELECT (SELECT count(*) FROM marked) AS n_marked, h.*,
+    CASE WHEN h.call_id IS NOT NULL THEN set_config('synchronous_commit', 'on', true) END  -- a claim is durable
+FROM (SELECT) AS one
+LEFT JOIN (
+    SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at, m.shown, m.claimed_stage,
+        m.claimed_fence, m.claimed_at, m.attempts
+    FROM wanted AS w
+    JOIN put_cards AS m ON m.call_id = w.call_id AND m.chat_id = w.chat_id
+    WHERE w.fence = m.claimed_fence AND m.claimed_at = $45
+) AS h ON true
 
 -- name: lock_cards
 -- Lock the cards of calls in the order in which everybody locks cards.

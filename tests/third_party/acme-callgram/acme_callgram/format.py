@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from callgram import Call, Chat, Context, Message, Stage, escape, hookimpl, html_lines
+from callgram import Call, Context, Message, Stage, escape, hookimpl, html_lines
 
 CALLGRAM_API = 1
 
@@ -17,7 +17,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 @hookimpl
-async def render_message(ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
+async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | None:
     if stage is not Stage.HANGUP:
         return None
     return html_lines(
