@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -48,14 +49,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hold_s: float = 0.0
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=False):
+class Message(msgspec.Struct, frozen=True, kw_only=False, dict=True):
     """A message as Telegram takes it: HTML of its dialect, at most 4096 characters after entity parsing."""
 
     html: str
     keyboard: tuple[tuple[dict[str, Any], ...], ...] = ()
     silent: bool = False
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Equal digests show the same: the message need not be edited."""
         return hashlib.blake2b(msgspec.json.encode((self.html, self.keyboard)), digest_size=8).hexdigest()
@@ -120,11 +121,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
         One message may be there twice: found by a search, and then reported by the frozen node that had sent it.
         """
-        current = self.current.message_id if self.current else 0
+        current = self.current
         return tuple(
             shown
             for shown in self.shown
-            if shown.message_id != current
+            if (current is None or shown.message_id != current.message_id)
             and not shown.is_orphan
             and (shown.stage is self.stage or shown.stage in self.replaces or shown.stage.rank > self.stage.rank)
         )

@@ -94,7 +94,7 @@ class Delivery:
         self._card = claim.card
         self._actions: list[Action] = []
         self._repeated = claim.ambiguous or claim.card.attempts > 0
-        self._plain = False
+        self._plain = self._new = False
         settings, self._locale = ports.plugins.reading(claim.card.enterprise)
         self._search_first = settings.ambiguous == "probe"
         self._call = ports.drawing.tell(claim.facts, self._locale.plan)
@@ -113,6 +113,8 @@ class Delivery:
             if not self._holds():
                 break
             step = next_step(self._card, message, search_first=self._search_first)
+            if self._new and not isinstance(step, Nothing):
+                self._report(None)  # the id of what was sent is safe before the rest is done
             match step:
                 case Nothing(reason):
                     if reason == UNDRAWN:
@@ -184,8 +186,7 @@ class Delivery:
             return _Wait(None, failed=False)
         if outcome.ok:
             self._card = sent(self._card, message, outcome.message_id, now)
-            if not isinstance(next_step(self._card, message), Nothing):
-                self._report(None)  # its id is safe before the rest is done
+            self._new = True
             return None
         return await self._refused(outcome)
 
@@ -395,7 +396,7 @@ class Delivery:
         retry_at = None
         if wait is not None and wait.seconds is not None:
             retry_at = self._ports.clock() + timedelta(seconds=wait.seconds)
-        actions, self._actions = tuple(self._actions), []
+        actions, self._actions, self._new = tuple(self._actions), [], False
         card = self._card
         self._ports.report(
             Progress(
