@@ -70,14 +70,12 @@ def bot_id(token: Secret) -> int:
 
 
 class Chat(msgspec.Struct, frozen=True, kw_only=True):
-    """Where messages go. Positive ids are people, negative ones groups and channels (Bot API, Chat)."""
+    """Where messages go. Positive ids are people, negative ones groups and channels (Bot API, Chat). ``muted_until``: nothing
+    about another call before."""
 
     id: int
     name: str = ""
-
-    @property
-    def is_group(self) -> bool:
-        return self.id < 0
+    muted_until: datetime | None = None
 
 
 class Directory(msgspec.Struct, frozen=True, kw_only=True):

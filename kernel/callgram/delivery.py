@@ -95,6 +95,7 @@ class Delivery:
         self._actions: list[Action] = []
         self._repeated = claim.ambiguous or claim.card.attempts > 0
         self._plain = self._new = False
+        self._plugin = ""
         settings, self._locale = ports.plugins.reading(claim.card.enterprise)
         self._search_first = settings.ambiguous == "probe"
         self._call = ports.drawing.tell(claim.facts, self._locale.plan)
@@ -108,7 +109,7 @@ class Delivery:
             self._skip(hopeless)
             self._report(_Wait(None, failed=False))
             return
-        message = await self._ports.drawing.draw(self._call, self._card.stage, self._card.chat_id)
+        message, self._plugin = await self._ports.drawing.draw(self._call, self._card.stage, self._card.chat_id)
         for _ in range(MAX_STEPS):
             if not self._holds():
                 break
@@ -296,9 +297,11 @@ class Delivery:
         """What an unsuccessful outcome asks for: a wait, a plainer text, or to give up on the chat or the bot."""
         bot, chat = self._card.bot_id, self._card.chat_id
         if outcome.kind is Kind.FLOOD:
-            self._close_for(outcome.retry_after_s)
-            until = self._ports.clock() + timedelta(seconds=outcome.retry_after_s)
-            await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=until, reason="flood"))
+            closed_s = {chat: outcome.retry_after_s, 0: self._close_for(outcome.retry_after_s)}
+            for place, seconds in closed_s.items():  # for whoever takes the bot over
+                if seconds > 0:
+                    until = self._ports.clock() + timedelta(seconds=seconds)
+                    await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=place, until=until, reason="flood"))
             return _Wait(outcome.retry_after_s)
         if outcome.kind is Kind.MIGRATE:
             await self._ports.move_chat(bot, chat, outcome.migrate_to)
@@ -327,10 +330,11 @@ class Delivery:
         SKIPS.labels(reason.partition(":")[0]).inc()
         self._trace(at=self._ports.clock(), stage=self._card.stage, op=Op.SKIP, outcome="skipped", reason=reason)
 
-    def _close_for(self, seconds: float) -> None:
-        """429: the chat takes nothing for so long; a little longer, so that not all chats of a bot come back at once."""
+    def _close_for(self, seconds: float) -> float:
+        """429: the chat takes nothing for so long; a little longer, so that not all chats of a bot come back at once.
+        Answers for how long the whole bot takes nothing."""
         bot, chat, jitter = self._card.bot_id, self._card.chat_id, self._ports.chance() / 2
-        self._ports.limits.flood(bot, chat, seconds, self._ports.monotonic(), jitter_s=jitter)
+        return self._ports.limits.flood(bot, chat, seconds, self._ports.monotonic(), jitter_s=jitter)
 
     def _retry(self) -> _Wait:
         return _Wait(BACKOFF_S[min(self._card.attempts, len(BACKOFF_S) - 1)])
@@ -364,6 +368,8 @@ class Delivery:
             outcome=said,
             reason=reason,
             took_s=outcome.took_s,
+            plugin=self._plugin if text else "",
+            retry_after_s=outcome.retry_after_s,
         )
 
     def _note_lost_edit(self, shown: Shown) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from callgram.calls.facts import Facts
 from callgram.calls.story import Call, tell
@@ -25,6 +25,13 @@ REMEMBERED = 512  # stories, and as many messages
 FRESH = timedelta(seconds=1)  # a message may say how long ago something was
 
 
+class Drawn(NamedTuple):
+    """A message, ``None`` where no plugin draws it, and the plugin that drew it."""
+
+    message: Message | None = None
+    plugin: str = ""
+
+
 class Drawing:
     """``clock`` tells the time of day, ``directory`` which chats an enterprise has."""
 
@@ -32,7 +39,7 @@ class Drawing:
         self._plugins, self._directory, self._clock = plugins, directory, clock
         # By identity; what is meant is kept beside, so that the id stays its own.
         self._told: OrderedDict[tuple[int, NumberPlan], tuple[Facts, Call]] = OrderedDict()
-        self._drawn: OrderedDict[tuple[int, Stage], tuple[Call, datetime, Message | None]] = OrderedDict()
+        self._drawn: OrderedDict[tuple[int, Stage], tuple[Call, datetime, Drawn]] = OrderedDict()
 
     def tell(self, facts: Facts, plan: NumberPlan) -> Call:
         """See callgram.calls.story.tell."""
@@ -41,20 +48,18 @@ class Drawing:
             known = _remember(self._told, (id(facts), plan), (facts, tell(facts, plan)))
         return known[1]
 
-    async def draw(self, call: Call, stage: Stage, chat_id: int) -> Message | None:
-        """The message of the chat at ``stage``; ``None`` where no plugin draws it."""
+    async def draw(self, call: Call, stage: Stage, chat_id: int) -> Drawn:
+        """The message of the chat at ``stage``."""
         now, enabled = self._clock(), self._plugins.enabled(call.enterprise)
         if self._plugins.dispatcher.takes("chat", enabled, "render_message", "decorate_message"):
             return await self._ask(call, stage, chat_id, enabled, now)
         known = self._drawn.get((id(call), stage))
         if known is None or not timedelta() <= now - known[1] < FRESH:
-            message = await self._ask(call, stage, chat_id, enabled, now)
-            known = _remember(self._drawn, (id(call), stage), (call, now, message))
+            drawn = await self._ask(call, stage, chat_id, enabled, now)
+            known = _remember(self._drawn, (id(call), stage), (call, now, drawn))
         return known[2]
 
-    async def _ask(
-        self, call: Call, stage: Stage, chat_id: int, enabled: tuple[str, ...], now: datetime
-    ) -> Message | None:
+    async def _ask(self, call: Call, stage: Stage, chat_id: int, enabled: tuple[str, ...], now: datetime) -> Drawn:
         plugins, directory, number = self._plugins, self._directory(), call.enterprise
         enterprise, locale = directory.enterprises.get(number), plugins.reading(number)[1]
         chat = next((chat for chat in directory.chats_of(number) if chat.id == chat_id), None) or Chat(id=chat_id)
@@ -65,7 +70,7 @@ class Drawing:
 
         answer = await plugins.dispatcher.first("render_message", enabled, arguments)
         if answer is None or not isinstance(answer.value, Message):
-            return None
+            return Drawn()
         message = answer.value
         for plugin in plugins.dispatcher.plugins("decorate_message"):
             if plugin not in enabled:
@@ -77,7 +82,7 @@ class Drawing:
             added = await plugins.dispatcher.first("decorate_message", (plugin,), with_message)
             if added is not None and isinstance(added.value, Message):
                 message = added.value
-        return message
+        return Drawn(message, answer.plugin)
 
 
 def _remember(kept: OrderedDict[K, V], key: K, value: V) -> V:

@@ -19,7 +19,7 @@ from callgram.calls.book import Book, Touch, lookup_keys
 from callgram.calls.facts import Facts
 from callgram.calls.story import Call, Result
 from callgram.cards import Card, Plan, Stage, Urgency
-from callgram.context import Context, Directory
+from callgram.context import Chat, Context, Directory
 from callgram.errors import OvertakenError, StoreError
 from callgram.events import Event, Kind
 from callgram.loader import Plugins
@@ -28,6 +28,7 @@ from callgram.settings import CallSettings
 from callgram.store import Batch, CallRow, CardRow, Claim, Planned, Store
 from callgram.trace import Action, Op
 
+SUPERSEDED, HELD = "superseded", "held"  # by a later stage; before it was sent, or while it waited for one
 BATCH = 256  # events of one enterprise planned in one transaction
 BREATH_S = 0.005  # behind a batch that was not full: its messages go first, unless new events come
 POLL_S = 0.25  # the truth, where a wake-up was lost or came from another node
@@ -258,17 +259,23 @@ class _Work:
         for left in cards:
             self._leave(planned, left, enterprise.bot_id, {chat.id for chat in chats})
         for chat in chats:
+            muted = _muted(chat, self._now)
             for call in self._doubted:
                 reason = f"host_times: not used, {call.doubt}"
                 planned.skips.append(self._skip(call, Plan(stage=Stage.HANGUP), chat.id, enterprise.bot_id, reason))
             for call, plan in self._passed:
-                planned.skips.append(self._skip(call, plan, chat.id, enterprise.bot_id, "superseded"))
+                reason = muted or (HELD if plan.hold_s else SUPERSEDED)
+                planned.skips.append(self._skip(call, plan, chat.id, enterprise.bot_id, reason))
             for call, plan in self.wanted.values():
                 card = known.get((call.id, chat.id))
+                if muted and card is None:
+                    planned.skips.append(self._skip(call, plan, chat.id, enterprise.bot_id, muted))
+                    continue
                 planned.cards.append(self._card_row(call, plan, card, chat.id, enterprise.bot_id))
                 if card and _never_seen(card, plan):
                     passed = msgspec.structs.replace(plan, stage=card.stage)
-                    planned.skips.append(self._skip(call, passed, chat.id, enterprise.bot_id, "superseded"))
+                    reason = HELD if card.due_at and card.due_at > self._now else SUPERSEDED
+                    planned.skips.append(self._skip(call, passed, chat.id, enterprise.bot_id, reason))
 
     def _leave(self, planned: Planned, card: Card, bot_id: int, chats: set[int]) -> None:
         """Say why a card is not brought up to date any more: nobody subscribes, or its call was a part of another."""
@@ -346,6 +353,11 @@ class _Work:
 
 def _looks_same(old: Call, new: Call) -> bool:
     return msgspec.structs.replace(old, version=0) == msgspec.structs.replace(new, version=0)
+
+
+def _muted(chat: Chat, now: datetime) -> str:
+    """Why a chat is told of no other call now, ``""`` where it is."""
+    return f"muted: until {chat.muted_until:%Y-%m-%d %H:%M}Z" if chat.muted_until and now < chat.muted_until else ""
 
 
 def _never_seen(card: Card, plan: Plan) -> bool:

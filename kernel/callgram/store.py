@@ -195,6 +195,10 @@ class Store(Reading, Naming, Protocol):
 
     async def remove_subscriber(self, number: str, chat_id: int) -> bool: ...
 
+    async def mute(self, number: str, chat_id: int, until: datetime | None) -> bool:
+        """Start nothing in the chat before ``until``; ``None`` ends that. False when it is not subscribed."""
+        ...
+
     # ingest
 
     async def append(self, events: Sequence[NewEvent]) -> list[bool]:

@@ -22,7 +22,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One Telegram call that was made (``outcome`` says how it ended), or a stage that was skipped, with its ``reason``.
 
     ``at`` is when it was decided or sent, ``took_s`` how long Telegram took; ``unique_id`` is the head of the call;
-    ``message_id`` is 0 where there is none. ``executed`` is true when Telegram did it.
+    ``message_id`` is 0 where there is none. ``plugin`` drew the message; ``retry_after_s`` is how long Telegram asked to
+    wait. ``executed`` is true when Telegram did it.
     """
 
     at: datetime
@@ -38,6 +39,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str = "ok"
     reason: str = ""
     took_s: float = 0.0
+    plugin: str = ""
+    retry_after_s: float = 0.0
     id: int = 0
 
     @property

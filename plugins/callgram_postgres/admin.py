@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -64,6 +65,11 @@ class Admin(House):
             bot = await connection.fetchval(SQL["bot_of"], number)
             return bool(bot is not None and await connection.fetchval(SQL["remove_subscriber"], bot, chat_id))
 
+    async def mute(self, number: str, chat_id: int, until: datetime | None) -> bool:
+        async with self._changing() as connection:
+            bot = await connection.fetchval(SQL["bot_of"], number)
+            return bool(bot is not None and await connection.fetchval(SQL["mute"], bot, chat_id, until))
+
     @asynccontextmanager
     async def _changing(self) -> AsyncIterator[Any]:
         async with self._pools.take("rest") as connection:
@@ -82,7 +88,7 @@ class Admin(House):
 def _directory(mark: str, enterprises: list[Any], subscribers: list[Any]) -> Directory:
     chats: dict[str, list[Chat]] = {}
     for row in subscribers:
-        chats.setdefault(row["bot_token"], []).append(Chat(id=row["tg_id"], name=row["name"]))
+        chats.setdefault(row["bot_token"], []).append(Chat(id=row["tg_id"], name=row["name"], muted_until=row["muted_until"]))
     return Directory(
         mark=mark,
         enterprises={

@@ -24,7 +24,7 @@ from callgram_postgres.house import WEAK_KEYS_KEPT, House
 from callgram_postgres.pools import Pools, translated
 from callgram_postgres.queries import queries
 from callgram_postgres.rows import (
-    ACTION_WIDTH,
+    SKIP_WIDTH,
     action_row,
     columns,
     found_by,
@@ -233,7 +233,7 @@ class PostgresBatch:
         done |= {event: (None, storable(error)) for event, error in failed.items()}
         marks = [(event, *mark) for event, mark in done.items()]
         moments = [self._received[event] for event in done] or [self._now]
-        skips = columns(map(action_row, planned.skips), ACTION_WIDTH)
+        skips = columns((action_row(skip)[:SKIP_WIDTH] for skip in planned.skips), SKIP_WIDTH)
         ids, *became = columns(marks, 3)
         marked = [ids, [min(moments), max(moments)], *became]
         spent = self._now - WEAK_KEYS_KEPT

@@ -56,7 +56,7 @@ def replaces_text(stages: frozenset[Stage]) -> str:
     return ",".join(stage.value for stage in sorted(stages, key=lambda stage: stage.rank))
 
 
-ACTION_WIDTH = 14
+ACTION_WIDTH, SKIP_WIDTH = 16, 14  # nobody draws what is skipped
 
 
 def action_row(action: Action) -> tuple[Any, ...]:
@@ -75,6 +75,8 @@ def action_row(action: Action) -> tuple[Any, ...]:
         storable(action.outcome),
         storable(action.reason),
         action.took_s,
+        action.plugin,
+        action.retry_after_s,
     )
 
 
@@ -136,6 +138,8 @@ def _action(row: Any) -> Action:
         outcome=row["outcome"],
         reason=row["reason"],
         took_s=row["took_s"],
+        plugin=row["plugin"],
+        retry_after_s=row["retry_after_s"],
     )
 
 

@@ -64,6 +64,21 @@ def test_the_first_message_of_a_new_bot_comes_within_a_second(program: Program, 
     assert time.monotonic() - since < NOTICED_S + 0.5, "noticed within a second, sent at once"
 
 
+def test_a_muted_chat_gets_nothing_and_the_trace_says_so(program: Program, office: Office, telegram: Telegram) -> None:
+    muted, *others = office.chats
+    done = program.cli("subscriber", "mute", office.number, str(muted), "--hours", "1")
+    since = time.monotonic()
+    assert done.stdout.startswith(f"chat {muted} is muted until ")
+    assert "muted until" in program.cli("subscriber", "list", office.number).stdout
+    until(lambda: time.monotonic() - since > NOTICED_S, "a second has passed")
+    program.play([(office, scenario("incoming-missed"))])
+    program.settled(office)
+    assert telegram.chats(office.bot) == {*others, SUPERUSER}
+    skipped = {(line.chat_id, line.text.partition(":")[0]) for line in program.trace(office) if line.what == "skip"}
+    assert (muted, "muted") in skipped
+    assert program.cli("subscriber", "mute", office.number, str(muted), "--hours", "0").stdout.endswith("is not muted\n")
+
+
 def test_a_removed_chat_gets_nothing_more(program: Program, office: Office, telegram: Telegram) -> None:
     removed, *others = office.chats
     done = program.cli("subscriber", "remove", office.number, str(removed))
@@ -149,6 +164,7 @@ def assert_one_line(stderr: str, *parts: str) -> None:
             ["subscriber", "remove", "9999", "5"], ["9999", "not subscribed"], id="remove from an unknown one"
         ),
         pytest.param(["subscriber", "resume", "9999", "5"], ["9999"], id="resume of an unknown one"),
+        pytest.param(["subscriber", "mute", "9999", "5"], ["9999", "not subscribed"], id="mute of an unknown one"),
         pytest.param(["subscriber", "add", "9999", "0"], ["CHAT_ID is 0"], id="chat 0"),
         pytest.param(
             ["enterprise", "add", "9 9", "--token", "t", "--bot-token", "1:a"], ["NUMBER"], id="a number with a space"

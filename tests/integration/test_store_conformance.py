@@ -164,6 +164,8 @@ def action(
         stage=Stage.START,
         op=op,
         message_id=message_id,
+        plugin="" if op is Op.SKIP else "hangup",
+        retry_after_s=0.0 if op is Op.SKIP else 1.5,
     )
 
 
@@ -238,6 +240,22 @@ async def owner(world: World, *, node: str = "a") -> Store:
     store = await world.open()
     assert await store.hold_leases(node, [BOT], ttl_s=30) == {BOT: 1}
     return store
+
+
+@conforms
+async def test_a_chat_is_muted_until_a_moment(world: World) -> None:
+    store = await world.open()
+    await store.put_enterprise(Enterprise(number="0367", token=Secret("t"), bot_token=Secret("7:a")))
+    assert not await store.mute("0367", 41, NOW)
+    assert not await store.mute("0400", 41, NOW)
+    await store.add_subscriber("0367", Chat(id=41))
+    marks = {(await store.directory()).mark}
+    for until in (NOW, None):
+        assert await store.mute("0367", 41, until)
+        directory = await store.directory()
+        assert [chat.muted_until for chat in directory.chats_of("0367")] == [until]
+        marks.add(directory.mark)
+    assert len(marks) >= 2, "who asks for the directory notices"
 
 
 # ingest

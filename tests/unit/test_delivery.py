@@ -250,6 +250,7 @@ async def test_two_chats_refused_within_a_second_close_the_bot(made: Rig) -> Non
     await made.plan(Stage.HANGUP)
     await made.until(lambda: made.outcomes(Op.SEND).count("flood") >= 2)
     assert (700, 0) in made.limits.blocked(time.monotonic())
+    assert (700, 0) in made.store._db.limits, "who takes the bot over knows it, too"
     await made.until(lambda: all(len(made.texts(chat)) == 2 for chat in (41, 42, 43)))
 
 

@@ -59,7 +59,7 @@ def ended_call() -> Facts:
 def drawn(**plugins: Any) -> Message | None:
     known = plugins_of(drawing=SimpleNamespace(render_message=render_message), **plugins)
     drawing = Drawing(known, Directory, lambda: NOW)
-    return asyncio.run(drawing.draw(drawing.tell(ended_call(), NumberPlan()), Stage.HANGUP, 41))
+    return asyncio.run(drawing.draw(drawing.tell(ended_call(), NumberPlan()), Stage.HANGUP, 41)).message
 
 
 def test_each_plugin_gets_what_the_one_before_it_answered() -> None:
@@ -103,7 +103,8 @@ def test_a_message_is_drawn_once_for_the_chats_that_its_plugin_does_not_tell_apa
         call = drawing.tell(facts, NumberPlan())
         messages = [await drawing.draw(call, Stage.HANGUP, chat) for chat in (41, 42, 43)]
         messages.append(await drawing.draw(call, Stage.BRIDGE, 43))
-        return [message.html for message in messages if message]
+        assert {drawn.plugin for drawn in messages} == {"drawing"}
+        return [drawn.message.html for drawn in messages if drawn.message]
 
     first, second, later, other = asyncio.run(draw())
     assert (first == second) is not apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -94,7 +95,7 @@ def enterprise_list(as_json: bool) -> None:
 
 @click.group()
 def subscriber() -> None:
-    """Chats that get an enterprise's messages: add, remove, list, resume."""
+    """Chats that get an enterprise's messages: add, remove, list, mute, resume."""
 
 
 @subscriber.command("add", context_settings={"ignore_unknown_options": True})
@@ -128,13 +129,27 @@ def subscriber_list(number: str | None) -> None:
         return await store.directory(), await store.limits()
 
     directory, limits = with_store(collect)
+    now = datetime.now(UTC)
     closed = {(limit.bot_id, limit.chat_id): limit for limit in limits if limit.until is None}
     rows = []
     for one in directory.enterprises.values():
         for chat in directory.chats_of(one.number) if number in {None, one.number} else ():
             limit = closed.get((one.bot_id, chat.id)) or closed.get((one.bot_id, 0))
-            rows.append((one.number, str(chat.id), chat.name, f"suspended: {limit.reason}" if limit else "ok"))
+            state = f"muted until {chat.muted_until:%Y-%m-%d %H:%M}Z" if chat.muted_until and now < chat.muted_until else "ok"
+            rows.append((one.number, str(chat.id), chat.name, f"suspended: {limit.reason}" if limit else state))
     show("subscribers", ("enterprise", "chat", "name", "state"), rows)
+
+
+@subscriber.command("mute", context_settings={"ignore_unknown_options": True})
+@click.argument("number")
+@click.argument("chat_id", type=int)
+@click.option("--hours", default=12.0, show_default=True, type=click.FloatRange(0, 8760), help="0 ends it.")
+def subscriber_mute(number: str, chat_id: int, hours: float) -> None:
+    """Start no message in CHAT_ID of enterprise NUMBER for some time. What is there already is brought to its end."""
+    until = datetime.now(UTC) + timedelta(hours=hours) if hours else None
+    if not with_store(lambda store: store.mute(number, chat_id, until)):
+        raise ConfigError(f"chat {chat_id} is not subscribed to enterprise {number}; see callgram subscriber list")
+    click.echo(f"chat {chat_id} is {f'muted until {until:%Y-%m-%d %H:%M}Z' if until else 'not muted'}")
 
 
 @subscriber.command("resume", context_settings={"ignore_unknown_options": True})

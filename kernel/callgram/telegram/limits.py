@@ -127,8 +127,9 @@ class Limits:
         self._settle(now)
         self._sweep(now)
 
-    def flood(self, bot_id: int, chat_id: int, retry_after_s: float, now: float, *, jitter_s: float = 0.0) -> bool:
-        """Telegram said 429: the chat is closed for ``retry_after_s`` and the jitter. True: now the whole bot is, too.
+    def flood(self, bot_id: int, chat_id: int, retry_after_s: float, now: float, *, jitter_s: float = 0.0) -> float:
+        """Telegram said 429: the chat is closed for ``retry_after_s`` and the jitter. Answers for how many seconds the whole
+        bot is, too; 0 where it is not.
 
         The bot is closed only when different chats were refused within a second, and only for the shortest of their
         waits: a chat alone may be punished for minutes, while others go on.
@@ -140,9 +141,10 @@ class Limits:
             recent.popleft()
         recent.append((now, chat_id, until))
         if len({chat for _, chat, _ in recent}) < 2:
-            return False
-        self.close(bot_id, BOT, min(end for _, _, end in recent), now)
-        return True
+            return 0.0
+        end = min(end for _, _, end in recent)
+        self.close(bot_id, BOT, end, now)
+        return end - now
 
     def close(self, bot_id: int, chat_id: int, until: float, now: float) -> None:
         """Nothing goes to the chat (``BOT``: from the bot) before ``until``. Never shortens an earlier closing."""

@@ -88,6 +88,15 @@ class MemoryStore(MemoryReading, MemoryNaming):
         self._db.changes += bool(gone)
         return bool(gone)
 
+    async def mute(self, number: str, chat_id: int, until: datetime | None) -> bool:
+        enterprise = self._db.enterprises.get(number)
+        key = (enterprise.bot_token.reveal() if enterprise else "", chat_id)
+        if key not in self._db.chats:
+            return False
+        self._db.chats[key] = msgspec.structs.replace(self._db.chats[key], muted_until=until)
+        self._db.changes += 1
+        return True
+
     # ingest
 
     async def append(self, events: Sequence[NewEvent]) -> list[bool]:

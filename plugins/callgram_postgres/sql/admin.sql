@@ -16,7 +16,7 @@ ORDER BY e.number::text
 
 -- name: all_subscribers
 -- Every subscriber of every bot.
-SELECT u.bot_token, u.tg_id::bigint AS tg_id, coalesce(u.name, '') AS name
+SELECT u.bot_token, u.tg_id::bigint AS tg_id, coalesce(u.name, '') AS name, u.muted_until
 FROM telegram_users AS u
 WHERE u.bot_token IS NOT NULL AND u.tg_id IS NOT NULL
 ORDER BY u.bot_token, u.tg_id::bigint
@@ -48,6 +48,10 @@ UPDATE telegram_users SET name = coalesce(nullif($3, ''), name) WHERE bot_token 
 -- name: add_subscriber
 -- Add a subscriber.
 INSERT INTO telegram_users (bot_token, tg_id, name) VALUES ($1, $2, $3)
+
+-- name: mute
+-- Start nothing in the chat $2 before $3; answers whether it is subscribed.
+UPDATE telegram_users SET muted_until = $3 WHERE bot_token = $1 AND tg_id = $2 RETURNING true
 
 -- name: remove_subscriber
 -- Remove a subscriber; answers whether there was one.

@@ -47,17 +47,19 @@ SELECT bot_id FROM bot_lease WHERE bot_id = ANY($1::bigint[]) AND until > clock_
 WITH told AS (
     SELECT *
     FROM unnest($12::smallint[], $13::text[], $14::timestamptz[], $15::bigint[], $16::text[], $17::bigint[], $18::bigint[],
-        $19::text[], $20::text[], $21::bigint[], $22::text[], $23::text[], $24::text[], $25::float8[])
-        AS g (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome, reason, took_s)
+        $19::text[], $20::text[], $21::bigint[], $22::text[], $23::text[], $24::text[], $25::float8[],
+        $26::text[], $27::float8[])
+        AS g (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome, reason, took_s,
+            plugin, retry_after_s)
 ),
 put_actions AS (
     INSERT INTO telegram_actions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text,
-        outcome, reason, took_s)
+        outcome, reason, took_s, plugin, retry_after_s)
     SELECT * FROM told WHERE op <> 'skip'
 ),
 put_skips AS (
     INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text,
-        outcome, reason, took_s)
+        outcome, reason, took_s, plugin, retry_after_s)
     SELECT * FROM told WHERE op = 'skip'
 ),
 given AS (

@@ -13,7 +13,7 @@ INSERT INTO sink_cursor (sink, cursor) VALUES ($1, $2) ON CONFLICT (sink) DO UPD
     SELECT e.xid::text AS xid, e.xid AS sort_xid, e.id, e.enterprise, e.received_at AS at, e.kind AS op, e.body,
         NULL::bigint AS call_id, e.unique_id, NULL::bigint AS chat_id, NULL::bigint AS bot_id, NULL::text AS stage,
         NULL::bigint AS message_id, NULL::text AS text, NULL::text AS outcome, NULL::text AS reason,
-        NULL::double precision AS took_s
+        NULL::double precision AS took_s, NULL::text AS plugin, NULL::double precision AS retry_after_s
     FROM call_events AS e
     WHERE (e.xid, e.id) > ($1::text::xid8, $2::bigint) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY e.xid, e.id
@@ -22,7 +22,7 @@ INSERT INTO sink_cursor (sink, cursor) VALUES ($1, $2) ON CONFLICT (sink) DO UPD
 UNION ALL
 (
     SELECT a.xid::text, a.xid, a.id, a.enterprise, a.at, a.op, NULL, a.call_id, a.unique_id, a.chat_id, a.bot_id, a.stage,
-        a.message_id, a.text, a.outcome, a.reason, a.took_s
+        a.message_id, a.text, a.outcome, a.reason, a.took_s, a.plugin, a.retry_after_s
     FROM telegram_actions AS a
     WHERE (a.xid, a.id) > ($1::text::xid8, $2::bigint) AND a.xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY a.xid, a.id
@@ -31,7 +31,7 @@ UNION ALL
 UNION ALL
 (
     SELECT d.xid::text, d.xid, d.id, d.enterprise, d.at, d.op, NULL, d.call_id, d.unique_id, d.chat_id, d.bot_id, d.stage,
-        d.message_id, d.text, d.outcome, d.reason, d.took_s
+        d.message_id, d.text, d.outcome, d.reason, d.took_s, d.plugin, d.retry_after_s
     FROM decisions AS d
     WHERE (d.xid, d.id) > ($1::text::xid8, $2::bigint) AND d.xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY d.xid, d.id
@@ -59,27 +59,27 @@ WHERE k.part = $1 AND k.enterprise = $2 AND k.key = $3
 -- Everything about the calls $3, and the events of the channel $4 that belong to no call: not planned yet, or failed.
 SELECT e.xid::text AS xid, e.id, e.enterprise, e.received_at AS at, e.kind AS op, e.body, NULL::bigint AS call_id, e.unique_id,
     NULL::bigint AS chat_id, NULL::bigint AS bot_id, NULL::text AS stage, NULL::bigint AS message_id, NULL::text AS text,
-    NULL::text AS outcome, NULL::text AS reason, NULL::double precision AS took_s
+    NULL::text AS outcome, NULL::text AS reason, NULL::double precision AS took_s, NULL::text AS plugin, NULL::double precision AS retry_after_s
 FROM call_events AS e
 WHERE e.part = $1 AND e.enterprise = $2 AND e.call_id = ANY($3::bigint[]) AND e.call_id IS NOT NULL
 UNION ALL
 SELECT e.xid::text, e.id, e.enterprise, e.received_at, e.kind, e.body, NULL, e.unique_id, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL
+    NULL, NULL, NULL, NULL
 FROM call_events AS e
 WHERE e.part = $1 AND e.enterprise = $2 AND e.unique_id = $4 AND NOT e.done
 UNION ALL
 SELECT e.xid::text, e.id, e.enterprise, e.received_at, e.kind, e.body, NULL, e.unique_id, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL
+    NULL, NULL, NULL, NULL
 FROM call_events AS e
 WHERE e.part = $1 AND e.enterprise = $2 AND e.unique_id = $4 AND e.failed IS NOT NULL
 UNION ALL
 SELECT a.xid::text, a.id, a.enterprise, a.at, a.op, NULL, a.call_id, a.unique_id, a.chat_id, a.bot_id, a.stage, a.message_id,
-    a.text, a.outcome, a.reason, a.took_s
+    a.text, a.outcome, a.reason, a.took_s, a.plugin, a.retry_after_s
 FROM telegram_actions AS a
 WHERE a.part = $1 AND a.enterprise = $2 AND a.call_id = ANY($3::bigint[])
 UNION ALL
 SELECT d.xid::text, d.id, d.enterprise, d.at, d.op, NULL, d.call_id, d.unique_id, d.chat_id, d.bot_id, d.stage, d.message_id,
-    d.text, d.outcome, d.reason, d.took_s
+    d.text, d.outcome, d.reason, d.took_s, d.plugin, d.retry_after_s
 FROM decisions AS d
 WHERE d.part = $1 AND d.enterprise = $2 AND d.call_id = ANY($3::bigint[])
 ORDER BY at, id

@@ -73,7 +73,7 @@ def test_blocked_names_chats_until_they_may_be_written_to() -> None:
 def test_a_flood_closes_the_chat_and_only_the_chat() -> None:
     limits = Limits()
 
-    assert limits.flood(7, ANN, 30, 100.0, jitter_s=0.5) is False
+    assert limits.flood(7, ANN, 30, 100.0, jitter_s=0.5) == 0.0
     assert limits.ready_at(7, ANN, 100.0) == 130.5
     assert limits.ready_at(7, BOB, 100.0) == 100.0
     assert limits.blocked(130.0) == [(7, ANN)]
@@ -92,7 +92,7 @@ def test_floods_of_two_chats_within_a_second_close_the_bot_for_the_shorter_wait(
     limits = Limits()
     limits.flood(7, ANN, 200, 0.0)
 
-    assert limits.flood(7, BOB, 10, 0.5) is True
+    assert limits.flood(7, BOB, 10, 0.5) == 10
     assert limits.ready_at(7, GROUP, 0.5) == 10.5
     assert limits.ready_at(8, GROUP, 0.5) == 0.5
     assert (7, BOT) in limits.blocked(0.5)
@@ -105,7 +105,7 @@ def test_floods_that_say_nothing_about_the_bot_leave_it_open(chat_id: int, at: f
     limits = Limits()
     limits.flood(7, ANN, 20, 0.0)
 
-    assert limits.flood(7, chat_id, 20, at) is False
+    assert limits.flood(7, chat_id, 20, at) == 0.0
     assert limits.ready_at(7, GROUP, at) == at
 
 

@@ -14,3 +14,10 @@ DROP INDEX telegram_actions_part_enterprise_call_id_idx;
 CREATE INDEX telegram_actions_of_call ON telegram_actions (call_id);
 DROP INDEX decisions_part_enterprise_call_id_idx;
 CREATE INDEX decisions_of_call ON decisions (call_id);
+
+-- A chat that wants no new messages for some time.
+ALTER TABLE telegram_users ADD COLUMN IF NOT EXISTS muted_until timestamptz;
+
+-- Which plugin drew what was sent, and how long Telegram asked to wait.
+ALTER TABLE telegram_actions ADD COLUMN plugin text NOT NULL DEFAULT '', ADD COLUMN retry_after_s double precision NOT NULL DEFAULT 0;
+ALTER TABLE decisions ADD COLUMN plugin text NOT NULL DEFAULT '', ADD COLUMN retry_after_s double precision NOT NULL DEFAULT 0;
