@@ -4,9 +4,9 @@ What a plugin may use is named in ``__all__`` and stays compatible within one pl
 a server or a client: ``import callgram`` is cheap.
 """
 
-from callgram import lines, tracelines
+from callgram import fetching, lines, tracelines
 from callgram.calls.history import retold
-from callgram.calls.story import Call, Cause, Direction, Result, tell
+from callgram.calls.story import Call, Cause, Direction, Result, Side, tell
 from callgram.cards import Message, Plan, Stage
 from callgram.commands import with_store
 from callgram.context import Chat, Context, Directory, Enterprise, Locale, Secret
@@ -52,6 +52,7 @@ __all__ = [
     "Record",
     "Result",
     "Secret",
+    "Side",
     "Stage",
     "Store",
     "StoreError",
@@ -59,6 +60,7 @@ __all__ = [
     "clock",
     "duration",
     "escape",
+    "fetching",
     "hookimpl",
     "html_lines",
     "lines",

@@ -62,7 +62,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``received_at`` is aware UTC and the only clock that is trusted; ``start_time`` and ``end_time`` are the host's
     local time as it wrote it, without a zone. Empty string means "not told"; ``<unknown>`` is read as not told.
-    ``call_type`` is 0 incoming, 1 outgoing, 2 internal, ``None`` not told, and it lies (docs/events.md).
+    ``n_channels`` is how many channels the bridge then has. ``call_type`` is 0 incoming, 1 outgoing, 2 internal, ``None``
+    not told, and it lies (docs/events.md).
     """
 
     id: int = 0
@@ -73,6 +74,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     linked_id: str = ""
     main_id: str = ""
     bridge_id: str = ""
+    n_channels: int | None = None
     call_type: int | None = None
     phone: str = ""
     extensions: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ class _Wire(msgspec.Struct, rename="pascal"):
     linkedid: Scalar = None
     main_unique_id: Scalar = None
     bridge_uniqueid: Scalar = None
+    bridge_num_channels: Scalar = None
     call_type: Scalar = None
     phone: Scalar = None
     extensions: list[Scalar] | Scalar = None
@@ -202,6 +205,11 @@ def _call_type(value: Any) -> int | None:
     return int(text) if text in {"0", "1", "2"} else None
 
 
+def _count(value: Any) -> int | None:
+    text = text_of(value)
+    return int(text) if re.fullmatch(r"[0-9]{1,4}", text) else None
+
+
 def _extensions(value: Any) -> tuple[str, ...]:
     """Who rings. Some dialplans send all of them as one item, ``"150,151"`` or ``"150&151"`` (captures/asterisk22-pjsip)."""
     items = value if isinstance(value, list) else [value]
@@ -226,6 +234,7 @@ def to_event(
         linked_id=text_of(wire.linkedid),
         main_id=text_of(wire.main_unique_id),
         bridge_id=text_of(wire.bridge_uniqueid),
+        n_channels=_count(wire.bridge_num_channels),
         call_type=_call_type(wire.call_type),
         phone=text_of(wire.phone),
         extensions=_extensions(wire.extensions),

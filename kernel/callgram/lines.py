@@ -9,11 +9,12 @@ import html
 import re
 from collections.abc import Iterable, Mapping
 
-from callgram.calls.story import Call
+from callgram.calls.story import Call, Cause, Direction
 from callgram.context import Locale
 from callgram.text import catalogue, clock, escape, one_line, phone
 
 MANY = 4  # more extensions than this fold into an expandable quote, so that the chat stays readable
+MOST = 20  # and of more than these only the first are named, for a message holds 4096 signs
 LINK = re.compile(r"https?://[!-~]{1,1000}")  # printable ASCII, as a URL is
 NOBODY: Mapping[str, str] = {}
 
@@ -34,8 +35,11 @@ def party(number: str, names: Mapping[str, str] = NOBODY) -> str:
 
 
 def parties(numbers: Iterable[str], names: Mapping[str, str] = NOBODY) -> str:
-    """One ``☎️`` line each; more than four in an expandable quote."""
-    lines = [party(number, names) for number in numbers]
+    """One ``☎️`` line each; more than four in an expandable quote, of more than twenty how many more they are."""
+    known = tuple(numbers)
+    lines = [party(number, names) for number in known[:MOST]]
+    if len(known) > MOST:
+        lines.append(f"… +{len(known) - MOST}")
     text = "\n".join(lines)
     return f"<blockquote expandable>{text}</blockquote>" if len(lines) > MANY else text
 
@@ -73,8 +77,11 @@ def began(call: Call, locale: Locale) -> str:
 
 
 def cause(call: Call, locale: Locale) -> str:
-    """``📵Занято``: why nobody answered, where the host tells it."""
-    return f"📵{_words(locale)[f'cause_{call.cause}']}" if call.cause else ""
+    """``📵Занято``: why nobody answered, where the host tells it. Who gave up is the client, or one of ours."""
+    if call.cause is None:
+        return ""
+    ours = call.cause is Cause.CANCELLED and call.direction is not Direction.INCOMING
+    return f"📵{_words(locale)['cause_withdrawn' if ours else f'cause_{call.cause}']}"
 
 
 def closed(call: Call, locale: Locale) -> str:

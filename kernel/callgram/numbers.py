@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
+SCHEME = re.compile(r"(?:sips?|tel):", re.IGNORECASE | re.ASCII)
 HIDDEN = frozenset({"", "anonymous", "restricted", "unavailable", "private", "withheld", "unknown", "<unknown>", "s"})
 
 
@@ -72,6 +73,9 @@ def canonical(number: str, region: str, rewrite: tuple[Rewrite, ...] = ()) -> st
     text = bare(number)
     if is_hidden(text):
         return ""
+    text = SCHEME.sub("", text, count=1)
+    if any(char.isalpha() for char in text):
+        return text  # a name of SIP, or something hostile: no digits of it are a number
     digits = re.sub(r"\D", "", text)
     digits = next((new for rule in rewrite if (new := rule.apply(digits))), digits)
     parsed = _parse(text, digits, region)

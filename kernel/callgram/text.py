@@ -21,7 +21,9 @@ from callgram.numbers import readable
 
 MAX_TEXT = 4000  # of 4096 after entity parsing (Bot API, sendMessage), with room for what a format adds
 MAX_NAME = 120
-_CONTROL = re.compile(r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_CONTROL = re.compile(
+    r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ufeff\ud800-\udfff]"
+)  # control and direction marks, halves of a character
 
 
 def escape(text: str) -> str:

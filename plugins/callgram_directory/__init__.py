@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from callgram import Call, ConfigError, Context, Enrichment, Store, hookimpl
+from callgram import Call, ConfigError, Context, Enrichment, NumberPlan, Store, hookimpl
 from callgram_directory import lookup
 from callgram_directory.lookup import Lookup
 
@@ -46,7 +46,7 @@ class Directory:
         if self._store is None:
             return None
         settings: lookup.Settings = ctx.settings
-        names = await self._known(self._store, call)
+        names = await self._known(self._store, call, ctx.locale.plan)
         if call.client and call.client not in names and settings.lookup_url:
             name = await self._lookup(call.enterprise, settings).name_of(call.client)
             names |= {call.client: name} if name else {}
@@ -55,12 +55,13 @@ class Directory:
             history = await self._store.history(call.enterprise, call.client, before=call.started_at)
         return Enrichment(names=names, history=history)
 
-    async def _known(self, store: Store, call: Call) -> dict[str, str]:
+    async def _known(self, store: Store, call: Call, plan: NumberPlan) -> dict[str, str]:
         """From the tables; a colleague's mobile may stand among the customers or the extensions."""
         inside = _said(call.caller, *call.rung, *call.ringing, *call.talkers)
+        outside = _said(call.client, *(number for number in inside if not plan.is_extension(number)))
         names: dict[str, str] = {}
-        if call.client:
-            names |= await store.names(call.enterprise, "customers", [call.client])
+        if outside:
+            names |= await store.names(call.enterprise, "customers", outside)
         if inside:
             names |= await store.names(call.enterprise, "extensions", inside)
         if call.line:

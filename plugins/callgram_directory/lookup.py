@@ -7,13 +7,14 @@ are not public unless the setting allows them, redirects, and answers past 64 Ki
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
+
+from callgram import fetching
 
 MAX_ANSWER = 64 * 1024  # bytes
 MAX_KEPT = 10_000  # numbers remembered
@@ -92,63 +93,29 @@ class Lookup:
 
     async def _ask(self, number: str) -> str:
         url = self.settings.lookup_url.replace("{number}", quote(number, safe=""))
-        session = self._session = self._session or open_session(allow_private=self.settings.allow_private)
-        refuse_literal(url, allow_private=self.settings.allow_private)
+        session = self._session = self._session or fetching.open_session(allow_private=self.settings.allow_private)
+        fetching.refuse_literal(url, allow_private=self.settings.allow_private)
         async with session.get(url, allow_redirects=False) as answer:
             if answer.status in {204, 404}:
                 return ""
             if answer.status != 200:
                 raise ValueError(f"status {answer.status}")
-            body = await answer.content.read(MAX_ANSWER)
-            return read_name(body, answer.content_type, self.settings.lookup_field)
+            body = bytearray()
+            async for piece in answer.content.iter_chunked(MAX_ANSWER):
+                body += piece
+                if len(body) > MAX_ANSWER:
+                    raise ValueError(f"more than {MAX_ANSWER} bytes")
+            return read_name(bytes(body), answer.content_type, self.settings.lookup_field)
 
 
 def read_name(body: bytes, content_type: str, field: str) -> str:
-    """The name in an answer: of a JSON object the field, of anything else the text. Raises for JSON that is none."""
+    """The name in an answer: of a JSON object the field, of anything else the text. Raises for JSON that is none, and
+    for a page, which is no name but says why there is none."""
     if content_type == "application/json" or body.lstrip()[:1] == b"{":
         told = msgspec.json.decode(body)
         value = told.get(field) if isinstance(told, dict) else told
         return value.strip()[:MAX_NAME] if isinstance(value, str) else ""
-    return body.decode("utf-8", "replace").strip()[:MAX_NAME]
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is on the public internet: not ours, not of the machine, not of a private network."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return ip.is_global and not ip.is_multicast
-
-
-def refuse_literal(url: str, *, allow_private: bool) -> None:
-    """A host that is an address is not resolved, so that no resolver would look at it. Raises ValueError."""
-    host = urlsplit(url).hostname or ""
-    try:
-        public = is_public(host)
-    except ValueError:
-        return
-    if not public and not allow_private:
-        raise ValueError("the lookup's address is not public; set allow_private to use it")
-
-
-def open_session(*, allow_private: bool) -> Any:
-    """An aiohttp session whose names resolve to public addresses only: checked where they are used, so that a name
-    cannot show one address to the check and another to the connection."""
-    import aiohttp
-    from aiohttp.abc import AbstractResolver, ResolveResult
-
-    class PublicOnly(AbstractResolver):
-        def __init__(self) -> None:
-            self._inner = aiohttp.ThreadedResolver()
-
-        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-            found = await self._inner.resolve(host, port, family)
-            public = [one for one in found if allow_private or is_public(one["host"])]
-            if not public:
-                raise OSError("the lookup's address is not public; set allow_private to use it")
-            return public
-
-        async def close(self) -> None:
-            await self._inner.close()
-
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=PublicOnly(), limit=16))
+    text = body.decode("utf-8", "replace").strip()
+    if content_type == "text/html" and text.startswith("<"):
+        raise ValueError("a page and no name")
+    return text[:MAX_NAME]

@@ -17,6 +17,7 @@ SPELLINGS = {
     "table": ("table", "таблица", "kind"),
 }
 MAX_NAME = 200
+MAX_LINES = 5  # of one row
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -28,7 +29,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class BadRow(msgspec.Struct, frozen=True):
-    """``line`` is its place in the file, from 1."""
+    """``line`` is where it begins in the file, from 1."""
 
     line: int
     reason: str
@@ -44,11 +45,30 @@ def read_rows(content: bytes, plan: NumberPlan, table: str = "customers") -> Ite
     text = _decode(content)
     header, _, _ = text.partition("\n")
     separator = max(",;\t", key=header.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    places = _places([cell.strip().lower() for cell in next(rows, [])])
-    for row in rows:
-        if any(cell.strip() for cell in row):
-            yield _read(row, places, rows.line_num, plan, table)
+    lines = io.StringIO(text, newline="").readlines()
+    places = _places([cell.strip().lower() for cell in next(csv.reader(lines[:1], delimiter=separator), [])])
+    at = 1
+    while at < len(lines):
+        row, n_lines = _cells(lines[at : at + MAX_LINES], separator)
+        if row is None:
+            yield BadRow(at + 1, "not CSV", lines[at][:100])
+        elif any(cell.strip() for cell in row):
+            yield _read(row, places, at + 1, plan, table)
+        at += n_lines
+
+
+def _cells(lines: list[str], separator: str) -> tuple[list[str] | None, int]:
+    """The cells of the row that begins ``lines``, and how many of them it takes. A quote that is not closed soon is a
+    sign of its line, and doesn't swallow the rest of the file."""
+    for n_lines in range(1, len(lines) + 1):
+        try:
+            return next(csv.reader(lines[:n_lines], delimiter=separator, strict=True)), n_lines
+        except csv.Error:
+            continue
+    try:
+        return next(csv.reader(lines[:1], delimiter=separator)), 1
+    except csv.Error:
+        return None, 1
 
 
 def _decode(content: bytes) -> str:

@@ -18,12 +18,13 @@ from callgram import (
     hookimpl,
     html_lines,
     lines,
+    phone,
 )
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``show_line``: whether the final message names the line that the call came or went through. ``show_cause``: whether it
-    says why nobody answered, where the host tells it."""
+    says why nobody answered, and who hung up, where the host tells it."""
 
     show_line: bool = True
     show_cause: bool = True
@@ -51,6 +52,7 @@ async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | No
         lines.line(call) if ctx.settings.show_line else "",
         lines.began(call, ctx.locale),
         lasted(call, ctx.locale.language),
+        hung_up(call, ctx.locale.language) if ctx.settings.show_cause else "",
         lines.recording(call, ctx.locale),
         lines.history(call, ctx.locale),
         lines.closed(call, ctx.locale),
@@ -71,6 +73,13 @@ def lasted(call: Call, language: str) -> str:
     words = catalogue(__name__, language)
     if call.talk_s is not None:
         return words["talk"].format(time=duration(call.talk_s))
-    if call.wait_s:
+    if call.wait_s and call.wait_s >= 0.5:
         return words["rang"].format(time=duration(call.wait_s))
     return ""
+
+
+def hung_up(call: Call, language: str) -> str:
+    """``📴Завершил клиент`` or ``📴Завершил 151``."""
+    if call.hung_up is None or not call.talkers:
+        return ""
+    return catalogue(__name__, language)[f"hung_up_{call.hung_up}"].format(who=phone(call.talkers[-1]))

@@ -39,7 +39,7 @@ async def render_message(ctx: Context, call: Call, stage: Stage) -> Message | No
     words = catalogue(__name__, ctx.locale.language)
     if stage is Stage.HANGUP:
         lasted = words["talk"].format(time=duration(call.talk_s)) if call.talk_s is not None else ""
-        if call.wait_s:
+        if call.wait_s and call.wait_s >= 0.5:
             lasted = words["rang"].format(time=duration(call.wait_s))
         unknown = call.closed and not call.answered
         return html_lines(

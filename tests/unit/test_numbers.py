@@ -49,6 +49,9 @@ def valid(text: str, region: str | None = None) -> str:
         pytest.param("3880923", "BY", "3880923", id="SIP trunk"),
         pytest.param("0000000", "BY", "0000000", id="no valid number"),
         pytest.param("sip-user", "BY", "sip-user", id="no digits at all"),
+        pytest.param("sip-user7", "BY", "sip-user7", id="digits of a name"),
+        pytest.param("tel:+375296254070", "BY", "375296254070", id="a scheme"),
+        pytest.param("SIP:375296254070@pbx", "BY", "375296254070", id="an address of SIP"),
         pytest.param("", "BY", "", id="empty"),
         pytest.param("Anonymous", "BY", "", id="Anonymous"),
         pytest.param("<unknown>", "BY", "", id="<unknown>"),
@@ -96,7 +99,12 @@ def test_canonical_is_idempotent(written: str, region: str) -> None:
 @given(WRITTEN, REGIONS)
 def test_canonical_has_no_plus_and_no_context(written: str, region: str) -> None:
     found = canonical(written, region)
-    assert not found or found.isdigit() or not any(character.isdigit() for character in bare(written))
+    assert not found or found.isdigit() or not any(character.isdigit() for character in bare(written)) or named(found)
+
+
+def named(number: str) -> bool:
+    """A name of SIP: its digits are no number."""
+    return any(character.isalpha() for character in number)
 
 
 @settings(unhurried, suppress_health_check=[HealthCheck.filter_too_much])

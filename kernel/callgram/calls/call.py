@@ -33,6 +33,13 @@ class Cause(StrEnum):
     WRONG_NUMBER = "wrong_number"
 
 
+class Side(StrEnum):
+    """Which side of a talk with the outside."""
+
+    CLIENT = "client"
+    STAFF = "staff"
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """All channels of one conversation, as far as it is known. What is not known is ``""``, ``()`` or ``None``.
 
@@ -41,7 +48,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     none. ``caller`` is who dialled in an outgoing or internal call. ``greeted``: a start was told; ``dialled``: a dial
     was. ``ringing`` is whom the last dial step rings, ``rung`` everybody who was rung, ``talkers`` who talked, in order
     (extensions, or mobiles in canonical form): the last one is with the client now, since ``talking_since``; one who gets
-    the client back is named again. ``cause`` is why nobody answered.
+    the client back is named again. ``cause`` is why nobody answered; ``hung_up`` is who ended the talk.
 
     ``names`` (``{number: name}``), ``history`` and ``recording_link`` are what plugins found out; ``recording`` is what the
     host told of one, a URL or a path.
@@ -82,6 +89,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     doubt: str = ""
     talking_since: datetime | None = None
     cause: Cause | None = None
+    hung_up: Side | None = None
     names: dict[str, str] = {}
     history: History | None = None
     recording: str = ""

@@ -32,13 +32,15 @@ class Ring(Told, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A channel entered (or left) a bridge. Senders without bridge ids tell ``main_id``, the channel it talks to."""
+    """A channel entered (or left) a bridge, which then has ``n_channels``. Senders without bridge ids tell ``main_id``, the
+    channel it talks to."""
 
     at: datetime
     unique_id: str
     bridge_id: str = ""
     main_id: str = ""
     left: bool = False
+    n_channels: int | None = None
 
 
 class Leg(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,7 +109,14 @@ def fold(facts: Facts, event: Event) -> Facts:
             changes["hangups"] = _add(facts.hangups, _hangup(event))
         case Kind.BRIDGE | Kind.BRIDGE_LEAVE:
             left = event.kind is Kind.BRIDGE_LEAVE
-            move = Move(at=at, unique_id=uid, bridge_id=event.bridge_id, main_id=event.main_id, left=left)
+            move = Move(
+                at=at,
+                unique_id=uid,
+                bridge_id=event.bridge_id,
+                main_id=event.main_id,
+                left=left,
+                n_channels=event.n_channels if left else None,
+            )
             changes["moves"] = _add(facts.moves, move)
         case Kind.TIMER:
             changes["closed_at"] = at

@@ -7,16 +7,17 @@ a bridge between the client and anybody else means answered whatever the hangup 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import msgspec
 
-from callgram.calls.call import Call, Cause, Direction, Result
-from callgram.calls.facts import Facts, Hangup, Leg, Move, Told
+from callgram.calls.call import Call, Cause, Direction, Result, Side
+from callgram.calls.evidence import Evidence, is_local, is_mobile_leg, peer
+from callgram.calls.facts import Facts, Hangup, Leg, Move
 from callgram.calls.times import LATE_S, clock_is_off, host_times
 from callgram.numbers import NumberPlan, bare, is_hidden
 
-__all__ = ["Call", "Cause", "Direction", "Result", "is_local", "is_mobile_leg", "local_pair", "peer", "tell"]
+__all__ = ["Call", "Cause", "Direction", "Result", "Side", "tell"]
 
 
 Q850 = {
@@ -27,35 +28,8 @@ Q850 = {
 DIAL_STATUS = {"BUSY": Cause.BUSY, "CHANUNAVAIL": Cause.UNAVAILABLE, "CONGESTION": Cause.CONGESTION}
 
 
+ENDING = timedelta(seconds=10)  # a hangup comes 2 to 7 s after the end (docs/events.md), hence after the leaving
 PAIR = timedelta(seconds=2)  # the two posts of one meeting are 0.3 to 1.5 s apart: the first of them is when it began
-
-
-@lru_cache(16_384)
-def peer(channel: str) -> str:
-    """The device of a channel name: ``SIP/150-0000002b`` → ``150``, ``Local/152@ctx-00000001;2`` → ``152``."""
-    name = channel.partition("/")[2]
-    if is_local(channel):
-        return name.partition("@")[0]
-    return name.rpartition("-")[0] or name
-
-
-def is_local(channel: str) -> bool:
-    return channel.startswith("Local/")
-
-
-def local_pair(channel: str) -> str:
-    """The part of a Local channel's name that its two halves share, ``""`` for another channel."""
-    return channel.rpartition(";")[0] if is_local(channel) else ""
-
-
-def is_mobile_leg(ring: Told, plan: NumberPlan) -> bool:
-    """A forward to a mobile is dialled and hung up as an outgoing call whose "manager" is the client's number."""
-    return (
-        ring.call_type == 1
-        and bool(ring.extensions)
-        and not any(plan.is_extension(bare(number)) for number in ring.extensions)
-        and plan.canonical(ring.extensions[0]) != plan.canonical(ring.phone)
-    )
 
 
 def tell(facts: Facts, plan: NumberPlan) -> Call:
@@ -87,21 +61,8 @@ def _cause(end: Hangup) -> Cause | None:
     return Q850.get(end.cause) or DIAL_STATUS.get(end.dial_status)
 
 
-class _Story:
-    """One telling: the evidence of one call sorted once, then asked. Lives for the length of :func:`tell`."""
-
-    def __init__(self, facts: Facts, plan: NumberPlan) -> None:
-        self.facts, self.plan = facts, plan
-        self.trunks = {ring.trunk for ring in (*facts.starts, *facts.dials, *facts.hangups) if ring.trunk}
-        inner = [ring.unique_id for ring in facts.dials if is_mobile_leg(ring, plan)]
-        inner += [uid for uid, leg in facts.legs.items() if is_local(leg.channel)]
-        self.inner = frozenset(inner)
-        self.dials = [dial for dial in facts.dials if not is_mobile_leg(dial, plan)]
-        self.hangups = [hangup for hangup in facts.hangups if hangup.unique_id not in self.inner]
-        self.hangups = [hangup for hangup in self.hangups if not is_mobile_leg(hangup, plan)]
-        self.direction, self.head = self._direction_and_head()
-        self.ends = [hangup for hangup in self.hangups if hangup.unique_id == self.head]
-        self.client = "" if self.direction is Direction.INTERNAL else self._client()
+class _Story(Evidence):
+    """One telling. Lives for the length of :func:`tell`."""
 
     def call(self) -> Call:
         facts = self.facts
@@ -110,10 +71,13 @@ class _Story:
         answered = bool(talkers) or any(end.status in {"2", "5"} for end in (self.ends or self._mobile_ends))
         if answered and not talkers:
             talkers = self._named_by_hangup()
-        closed = facts.closed_at is not None and facts.closed_at >= facts.last_at and not self.ends
-        ended_at = max(end.at for end in self.ends) if self.ends else facts.closed_at if closed else None
-        ended = ended_at is not None
+        closed = self._is_silent and not self.ends
         end = self.ends[-1] if self.ends else None
+        handed_on = self._handed_on_at() if end and not self._is_silent else None
+        ended_at = end.at if end else facts.closed_at if closed else None
+        if end and handed_on and handed_on < end.at:
+            ended_at = None  # who dialled is gone, and left the client to a colleague
+        ended = ended_at is not None
         host_began_at, host_ended_at, doubt = self._host_times(end)
         over_at = None if closed else ended_at  # arrival, unless the hangup came late
         if over_at and host_ended_at and (over_at - host_ended_at).total_seconds() > LATE_S:
@@ -140,7 +104,7 @@ class _Story:
             started_at=facts.first_at,
             answered_at=answered_at,
             ended_at=ended_at,
-            talk_s=_seconds(answered_at, left_at or over_at) if ended else None,
+            talk_s=_seconds(answered_at, left_at or over_at) if ended and not handed_on else None,
             wait_s=_seconds(facts.first_at, over_at) if not answered else None,
             left_at=left_at,
             host_start=end.start_time if end else "",
@@ -150,11 +114,17 @@ class _Story:
             doubt=doubt,
             talking_since=None if ended else talk.now_since,
             cause=_cause(end) if end and not answered else None,
+            hung_up=self._hung_up(end) if end and answered else None,
             names=found.names if found else {},
             history=found.history if found else None,
             recording=facts.recording,
             recording_link=found.recording if found else "",
         )
+
+    @cached_property
+    def _is_silent(self) -> bool:
+        """The call's own clock ran out, and nothing came after it."""
+        return self.facts.closed_at is not None and self.facts.closed_at >= self.facts.last_at
 
     def _host_times(self, end: Hangup | None) -> tuple[datetime | None, datetime | None, str]:
         if end is None:
@@ -164,148 +134,7 @@ class _Story:
             return None, None, "the host's clock or zone is off"
         return began, ended, doubt
 
-    # Which way, and which channel is the call
-
-    def _direction_and_head(self) -> tuple[Direction, str]:
-        """The strongest evidence decides; its channel is the head, whose hangup ends the call."""
-        for direction, rings in (
-            (Direction.INCOMING, self.facts.starts),
-            (Direction.INCOMING, [dial for dial in self.dials if dial.call_type == 0 and self._outside(dial)]),
-            (Direction.OUTGOING, [dial for dial in self.dials if dial.call_type == 1]),
-            (Direction.OUTGOING, [hangup for hangup in self.hangups if hangup.call_type == 1]),
-            (
-                Direction.INCOMING,
-                [hangup for hangup in self.hangups if hangup.call_type == 0 and self._outside(hangup)],
-            ),
-        ):
-            outer = [ring for ring in rings if ring.unique_id not in self.inner]
-            if outer:
-                return direction, outer[0].unique_id
-        return self._weak_direction_and_head()
-
-    def _weak_direction_and_head(self) -> tuple[Direction, str]:
-        """No start, no outside dial, no outside hangup of a known type: mobile legs, bridges and CallType 2 remain."""
-        if any(is_mobile_leg(ring, self.plan) for ring in (*self.facts.dials, *self.facts.hangups)):
-            return Direction.INCOMING, ""
-        for hangup in self.hangups:
-            if hangup.call_type == 2 and hangup.phone and self._outside(hangup):
-                return Direction.INCOMING, hangup.unique_id  # a blind-transferred client: CallType 2, outside Phone
-        for uid, leg in self.facts.legs.items():
-            if is_local(leg.channel) or not self._in_bridge(uid):
-                continue
-            own_ext = self.plan.is_extension(peer(leg.channel))
-            if own_ext and self._outside_number(leg.connected_num, leg.exten):
-                return (Direction.OUTGOING if leg.exten else Direction.INCOMING), uid if leg.exten else ""
-            dials_itself = leg.exten and self.plan.canonical(leg.exten) == self.plan.canonical(leg.num)
-            if not own_ext and dials_itself:
-                return Direction.OUTGOING, ""
-            if not own_ext and peer(leg.channel):
-                return (Direction.INCOMING if leg.exten else Direction.OUTGOING), uid if leg.exten else ""
-        return Direction.INTERNAL, self._internal_head()
-
-    def _internal_head(self) -> str:
-        for ring in (*self.dials, *self.hangups):
-            if ring.unique_id not in self.inner:
-                return ring.unique_id
-        callers = [
-            uid
-            for uid, leg in self.facts.legs.items()
-            if leg.exten not in {"", "s"} and not is_local(leg.channel) and self.facts.moves
-        ]
-        return callers[0] if callers else ""
-
-    def _outside(self, ring: Told) -> bool:
-        """The Phone of a ring is an outside party (or hidden) rather than one of the enterprise's extensions."""
-        return not (self.plan.is_extension(ring.phone) and not ring.trunk)
-
-    def _outside_number(self, *numbers: str) -> str:
-        for number in numbers:
-            text = bare(number)
-            if text and not is_hidden(text) and text not in self.trunks and not self.plan.is_extension(text):
-                return self.plan.canonical(text)
-        return ""
-
-    # Who
-
-    def _client(self) -> str:
-        mobile_clients = [ring.extensions[0] for ring in self.facts.dials if is_mobile_leg(ring, self.plan)]
-        own = [
-            ring.phone for ring in (*self.facts.starts, *self.dials, *self.ends, *self.hangups) if ring.call_type != 2
-        ]
-        own += [ring.phone for ring in (*self.dials, *self.ends, *self.hangups) if ring.call_type == 2]
-        for phone in own:
-            if not is_hidden(phone) and phone not in self.trunks and phone not in self._inside:
-                return self.plan.canonical(phone)
-        head = self.facts.legs.get(self.head)
-        numbers = [*mobile_clients]
-        if head:
-            numbers += [head.num, head.connected_num, head.exten]
-        for leg in self.facts.legs.values():
-            own_ext = self.plan.is_extension(peer(leg.channel))
-            numbers += [leg.connected_num, leg.exten] if own_ext else [leg.num] if not is_local(leg.channel) else []
-        return self._outside_number(*numbers)
-
-    @cached_property
-    def _inside(self) -> frozenset[str]:
-        """Extensions that this call names as such: devices of channels and whom dials ring."""
-        rung = {bare(number) for dial in self.dials if dial.call_type == 0 for number in dial.extensions}
-        peers = {peer(leg.channel) for leg in self.facts.legs.values()}
-        managers = {bare(number) for dial in self.dials if dial.call_type != 0 for number in dial.extensions}
-        return frozenset(number for number in rung | peers | managers if self.plan.is_extension(number))
-
-    @cached_property
-    def _caller(self) -> str:
-        if self.direction is Direction.INCOMING:
-            return ""
-        if self.direction is Direction.OUTGOING:
-            named = [
-                bare(number) for ring in (*self.dials, *self.ends) if ring.call_type == 1 for number in ring.extensions
-            ]
-        else:
-            named = [ring.phone for ring in (*self.dials, *self.ends)]
-        named += [peer(leg.channel) for uid, leg in self.facts.legs.items() if uid == self.head]
-        named += [peer(leg.channel) for leg in self.facts.legs.values() if leg.exten not in {"", "s"}]
-        named += [leg.connected_num for leg in self.facts.legs.values()]
-        return next((number for number in named if self.plan.is_extension(number)), "")
-
-    @cached_property
-    def _rings(self) -> list[tuple[str, ...]]:
-        """The extensions of each dial step, in order; in an outgoing call nobody of ours rings."""
-        if self.direction is Direction.OUTGOING:
-            return []
-        steps = [tuple(self._party(number) for number in dial.extensions) for dial in self.dials if dial.call_type != 1]
-        if self.direction is Direction.INTERNAL and not steps:
-            caller = self._caller
-            legs = self.facts.legs.values()
-            named = [number for end in self.ends for number in end.extensions]
-            named += [number for leg in legs for number in (peer(leg.channel), leg.connected_num, leg.exten)]
-            callees = [
-                bare(number) for number in named if self.plan.is_extension(bare(number)) and bare(number) != caller
-            ]
-            steps = [(callees[0],)] if callees else []
-        return [step for step in steps if step]
-
-    def _party(self, number: str) -> str:
-        text = bare(number)
-        return text if self.plan.is_extension(text) else self.plan.canonical(text)
-
-    def _line(self) -> str:
-        """The trunk really used: the hangup knows after a failover; before it, the last line tried."""
-        own = [ring for ring in (*self.facts.starts, *self.dials) if ring.unique_id == self.head and ring.trunk]
-        ends = [end.trunk for end in self.ends if end.trunk]
-        if ends:
-            return ends[-1]
-        if own:
-            return own[-1].trunk
-        if self.direction is Direction.INTERNAL:
-            return ""
-        trunks = [peer(leg.channel) for leg in self.facts.legs.values() if not is_local(leg.channel)]
-        return next((name for name in trunks if name and not self.plan.is_extension(name)), "")
-
     # Talk
-
-    def _in_bridge(self, uid: str) -> bool:
-        return any(move.unique_id == uid and not move.left for move in self.facts.moves)
 
     def _client_channels(self) -> frozenset[str]:
         """The channels that are the client: the head of an incoming call, the trunk legs of an outgoing one."""
@@ -320,26 +149,51 @@ class _Story:
 
     def _talk(self) -> _Talk:
         """Who talked with the client, as far as bridges tell."""
-        joins = [move for move in self.facts.moves if not move.left]
+        joins = self._joins
         if self.direction is Direction.INTERNAL:
             return self._internal_talk(joins)
         clients = self._client_channels()
-        meetings = self._meetings(joins, clients)
-        if not meetings:
+        consulted = [move for move in joins if not move.bridge_id and move.main_id in self._consultations]
+        meetings = self._meetings([move for move in joins if move not in consulted] if consulted else joins, clients)
+        began_at = min((at for at, *_ in meetings), default=None)
+        handed = [(at, party) for at, party in self._handed_over(consulted) if began_at is None or at >= began_at]
+        met = sorted([*((at, party) for at, _, party in meetings), *handed])
+        if not met:
             return _Talk()
         order: list[str] = []
-        since = now_since = min(told_at for _, told_at, _ in meetings)
-        for at, _, party in sorted(meetings):
+        now_since = met[0][0]
+        for at, party in met:
             if not order or party != order[-1]:
                 order.append(party)
                 now_since = at
+        if not meetings:  # the talk that was consulted about is told by the hangup, at most
+            named = [number for number in self._named_by_hangup() if number in self._consultations.values()]
+            return _Talk(tuple(dict.fromkeys((*named, *order))), None, self._left_at(clients), now_since)
+        since = min(told_at for _, told_at, _ in meetings)
         return _Talk(tuple(order), since, self._left_at(clients), now_since)
+
+    @cached_property
+    def _consultations(self) -> dict[str, str]:
+        """``{unique_id: extension}``: the channels by which somebody of a call with the outside calls a colleague."""
+        rings = (*self.dials, *self.hangups)
+        inner = [ring for ring in rings if ring.call_type == 2 and self.plan.is_extension(bare(ring.phone))]
+        return {ring.unique_id: bare(ring.phone) for ring in inner if ring.unique_id != self.head}
+
+    def _handed_over(self, consulted: list[Move]) -> list[tuple[datetime, str]]:
+        """Whom the client got after a consultation, and when, where no bridge ids tell: not before that is over."""
+        met = []
+        for move in consulted:
+            over = [end.at for end in self.hangups if end.unique_id in {move.main_id, self.head}]
+            party = self._talker(self.facts.legs.get(move.unique_id, Leg(at=move.at)))
+            if over and party:
+                met.append((max(move.at, min(over)), party))
+        return met
 
     def _meetings(self, joins: list[Move], clients: frozenset[str]) -> list[tuple[datetime, datetime, str]]:
         """When the client met whom, and when that was told: from when both were in the bridge.
 
-        One who waited there and left before the client came (a consultation) met him there only if he never did
-        elsewhere: the leaving may be told late.
+        One who waited there and left before the client came (a consultation), or in whose bridge the client was never
+        told to be, met him there only if he never did elsewhere: the leaving may be told late, the coming be lost.
         """
         came = {move.bridge_id: move.at for move in reversed(joins) if move.unique_id in clients and move.bridge_id}
         leaves: dict[tuple[str, str], list[datetime]] = {}
@@ -352,7 +206,10 @@ class _Story:
             came_at = came.get(move.bridge_id, move.at)
             at = min(move.at, came_at) if abs(came_at - move.at) <= PAIR else max(move.at, came_at)
             gone = any(move.at <= left_at < came_at for left_at in leaves.get((move.unique_id, move.bridge_id), ()))
-            (missed if gone else met).extend((at, move.at, party) for party in self._met(move, joins, clients))
+            seen = not move.bridge_id or move.bridge_id in came
+            (met if seen and not gone else missed).extend(
+                (at, move.at, party) for party in self._met(move, joins, clients)
+            )
         known = {party for *_, party in met}
         return [*met, *(meeting for meeting in missed if meeting[2] not in known)]
 
@@ -412,6 +269,31 @@ class _Story:
         if not last or not all(move.left for move in last.values()):
             return None
         return max(move.at for move in last.values())
+
+    def _handed_on_at(self) -> datetime | None:
+        """When the client of an outgoing call came into the bridge in which he now talks with another than who dialled.
+        A leaving ends that whenever it is told."""
+        if self.direction is not Direction.OUTGOING:
+            return None
+        left = {(move.unique_id, move.bridge_id) for move in self.facts.moves if move.left}
+        inside = [move for move in self._joins if move.bridge_id and (move.unique_id, move.bridge_id) not in left]
+        clients = self._client_channels()
+        others = {move.bridge_id for move in inside if move.unique_id not in clients and move.unique_id != self.head}
+        return max((m.at for m in inside if m.unique_id in clients and m.bridge_id in others), default=None)
+
+    def _hung_up(self, end: Hangup) -> Side | None:
+        """Who left the last bridge of two first. Not where the call went on after it, as when a transfer was not answered."""
+        leaves = [move for move in self.facts.moves if move.left and move.unique_id in self._client_channels()]
+        if not leaves or self.direction is Direction.INTERNAL or (end.call_type == 2 and end.status != "2"):
+            return None
+        last = max(leaves, key=lambda move: move.at)
+        later = [told.at for told in self.dials] + [move.at for move in self._joins]
+        if max(later, default=last.at) > last.at or abs(end.at - last.at) > ENDING:
+            return None
+        if last.n_channels == 1:
+            return Side.CLIENT
+        first = {move.n_channels for move in self.facts.moves if move.left and move.bridge_id == last.bridge_id}
+        return Side.STAFF if last.n_channels == 0 and 1 in first else None
 
     @cached_property
     def _mobile_ends(self) -> list[Hangup]:

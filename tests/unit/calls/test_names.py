@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -135,6 +136,12 @@ def test_the_cause_is_said_where_the_host_tells_it(told: dict[str, str], line: s
     assert english in drawn(call, Stage.HANGUP, ENGLISH).html.split("\n")
 
 
+def test_a_call_of_ours_that_we_gave_up_is_cancelled() -> None:
+    (call,) = play(timed(source("asterisk22-pjsip/out_cancel").posts)).finals
+    assert "📵Отменён" in drawn(call, Stage.HANGUP).html.split("\n")
+    assert "📵Cancelled" in drawn(call, Stage.HANGUP, ENGLISH).html.split("\n")
+
+
 @pytest.mark.parametrize("told", [{}, {"DialStatus": "NOANSWER", "Cause": "16"}, {"Cause": "0"}])
 def test_just_ringing_is_no_cause(told: dict[str, str]) -> None:
     assert "📵" not in drawn(missed(**told), Stage.HANGUP).html
@@ -145,6 +152,54 @@ def test_an_answered_call_has_no_cause() -> None:
         hostile(post, Cause="17") if post.kind is Kind.HANGUP else post for post in source("incoming-answered").posts
     ]
     assert play(timed(posts)).finals[0].cause is None
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "english"),
+    [
+        pytest.param("asterisk22-pjsip/in_answered.agent", "📴Завершил клиент", "📴The client hung up", id="client"),
+        pytest.param("asterisk22-pjsip/in_answered_callee_hangs.agent", "📴Завершил 150", "📴150 hung up", id="manager"),
+        pytest.param("asterisk22-pjsip/out_answered.agent", "📴Завершил 150", "📴150 hung up", id="outgoing"),
+        pytest.param("incoming-blind-transfer-answered", "📴Завершил 152", "📴152 hung up", id="who has the client now"),
+    ],
+)  # fmt: skip
+def test_who_left_the_last_bridge_first_hung_up(name: str, line: str, english: str) -> None:
+    (call,) = play(timed(source(name).posts)).finals
+    assert line in drawn(call, Stage.HANGUP).html.split("\n")
+    assert english in drawn(call, Stage.HANGUP, ENGLISH).html.split("\n")
+
+
+def without(name: str, kind: Kind) -> list[Posted]:
+    return [post for post in source(name).posts if post.kind is not kind]
+
+
+@pytest.mark.parametrize(
+    "posts",
+    [
+        pytest.param(source("asterisk22-pjsip/in_answered").posts, id="no leaving is told"),
+        pytest.param(without("incoming-answered", Kind.HANGUP), id="no end is told"),
+        pytest.param(
+            [hostile(post, BridgeNumChannels="?") for post in source("incoming-answered").posts], id="no number is told"
+        ),
+        pytest.param(source("outgoing-from-crm").posts, id="the leavings are of two bridges"),
+        pytest.param(
+            [
+                hostile(post, CallType=2, CallStatus="0") if post.kind is Kind.HANGUP else post
+                for post in source("incoming-answered").posts
+            ],
+            id="a transfer that nobody answered",
+        ),
+        pytest.param(
+            [
+                replace(post, at_s=post.at_s + 60) if post.kind is Kind.HANGUP else post
+                for post in source("incoming-answered").posts
+            ],
+            id="the call went on after it",
+        ),
+    ],
+)
+def test_who_hung_up_is_not_guessed(posts: list[Posted]) -> None:
+    assert {call.hung_up for call in play(timed(posts)).calls} == {None}
 
 
 def test_a_book_without_the_call_keeps_its_names_for_it() -> None:

@@ -27,6 +27,8 @@ from callgram.dispatch import run_now
 from callgram.events import read_event
 from callgram.numbers import NumberPlan
 
+from .shapes import SHAPES
+
 DATA = Path(__file__).parents[2] / "data"
 PLAN = NumberPlan()
 BEGAN = datetime(2025, 9, 14, 9, 5, 23, tzinfo=UTC)
@@ -76,8 +78,23 @@ class Source:
 
 @cache
 def sources() -> tuple[Source, ...]:
-    """Every scenario and every capture, with its expectation."""
-    return (*scenarios(), *captures())
+    """Every scenario, every capture and every made shape, with its expectation."""
+    return (*scenarios(), *captures(), *made())
+
+
+@cache
+def made() -> tuple[Source, ...]:
+    """The shapes of ``shapes.py``, as a host posts them that makes a channel when its first event comes."""
+    found = []
+    for name, (told, call) in SHAPES.items():
+        posts = []
+        born: dict[int, int] = {}
+        for at_s, kind, counter, fields in told:
+            second = born.setdefault(counter, int(BEGAN.timestamp() + at_s))
+            body = {"Token": "375290000001", "UniqueId": f"{second}.{counter}", **fields}
+            posts.append(Posted(Kind(kind), at_s, json.dumps(body).encode()))
+        found.append(Source(f"made/{name}", tuple(posts), {"calls": [call], "leftovers": 0}))
+    return tuple(found)
 
 
 @cache

@@ -49,6 +49,30 @@ def test_a_row_that_cannot_be_used_says_why_and_where(line: str, reason: str) ->
     assert (bad.line, bad.reason) == (2, reason)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param('1,"Иванов', id="a quote that is not closed"),
+        pytest.param('1,"Иванов" Иван', id="text behind a quote"),
+        pytest.param('1,Труба 5"', id="inches"),
+        pytest.param("1," + "x" * 200_000, id="a field past the limit of csv"),
+        pytest.param('1,"' + "x" * 200_000, id="and with a quote that is not closed"),
+        pytest.param("1\0,\0", id="NUL"),
+    ],
+)
+def test_a_broken_row_takes_no_other_with_it(broken: str) -> None:
+    found = rows(f"number,name\n2,Б\n{broken}\n" + "".join(f"{n},В\n" for n in range(3, 40)), table="extensions")
+    assert [row.number for row in found if isinstance(row, Row) and row.number != "1"] == [str(n) for n in range(2, 40)]
+    assert all(row.line == 3 for row in found if isinstance(row, BadRow))
+
+
+def test_a_name_may_have_lines_of_its_own() -> None:
+    assert rows('number,name\n1,"Рога\nи копыта"\n2,Б\n', table="lines") == [
+        Row("lines", "1", "Рога и копыта"),
+        Row("lines", "2", "Б"),
+    ]
+
+
 def test_an_unknown_table_is_a_bad_row() -> None:
     (bad,) = rows("table,number,name\nfriends,1,A\n")
     assert isinstance(bad, BadRow)
