@@ -36,9 +36,12 @@ class Ingest:
         directory: Callable[[], Directory],
         clock: Callable[[], datetime],
         *,
+        storing: Callable[[], None] = lambda: None,
         stored: Callable[[], None],
     ) -> None:
-        self._store, self._directory, self._clock, self._stored = store, directory, clock, stored
+        """``storing`` is called when events are about to be stored, ``stored`` when they are."""
+        self._store, self._directory, self._clock = store, directory, clock
+        self._storing, self._stored = storing, stored
         self._waiting: list[tuple[NewEvent, asyncio.Future[bool]]] = []
         self._gathered = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,6 +99,7 @@ class Ingest:
                 await self._write(batch)
 
     async def _write(self, batch: list[tuple[NewEvent, asyncio.Future[bool]]]) -> None:
+        self._storing()
         try:
             with COMMIT_SECONDS.time():
                 new = await self._store.append([event for event, _ in batch])

@@ -7,7 +7,7 @@ no trace. No network in here. Flow of an event: ``step`` → ``_plan`` → ``Boo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -74,19 +74,25 @@ class Planner:
     ) -> None:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
         self._woken, self._changed, self._hands = woken, changed, hands
-        self._wake = asyncio.Event()
+        self._wake, self._expected = asyncio.Event(), asyncio.Event()
         self._more = False
 
     def wake(self) -> None:
         """There may be something to plan. Any number of calls is one."""
+        self._expected.set()
         self._wake.set()
+
+    def expect(self) -> None:
+        """Something is being stored, and ``wake`` will follow: be ready."""
+        self._expected.set()
 
     async def run(self) -> None:
         while True:
-            self._wake.clear()
+            ready = self._stored if self._expected.is_set() and not self._more else None
+            self._expected.clear()
             pause_s = POLL_S
             try:
-                if await self.step():
+                if await self.step(ready):
                     pause_s = 0.0 if self._more else BREATH_S
             except StoreError as error:
                 logger.warning("planner waits for the store: {}", error)
@@ -94,13 +100,20 @@ class Planner:
             if pause_s:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
-                        await self._wake.wait()
+                        await self._expected.wait()
 
-    async def step(self) -> bool:
-        """Plan one batch; False when there was nothing to plan."""
+    async def _stored(self) -> None:
+        """What is expected has come, or does not come."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def step(self, ready: Callable[[], Awaitable[object]] | None = None) -> bool:
+        """Plan one batch; False when there was nothing to plan. See callgram.store for ``ready``."""
         now = self._clock()
         try:
-            async with self._store.plan(now=now, limit=BATCH) as batch:
+            async with self._store.plan(now=now, limit=BATCH, ready=ready) as batch:
                 if batch is None:
                     return False
                 self._more = len(batch.events) >= BATCH

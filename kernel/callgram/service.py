@@ -68,6 +68,11 @@ class Service:
             if part is not None:
                 part.wake()
 
+    def expect(self) -> None:
+        """Events are about to be stored."""
+        if self.planner is not None:
+            self.planner.expect()
+
     def wake_planner(self) -> None:
         """Events were stored. Who else has to do with them is woken when they are planned."""
         if self.planner is not None:
@@ -362,7 +367,9 @@ async def _serving(service: Service) -> AsyncIterator[None]:
 
     settings, ingest, writing = service.settings, None, None
     if "ingest" in settings.roles:
-        ingest = Ingest(service.store, service.known, utc_now, stored=service.wake_planner)
+        ingest = Ingest(
+            service.store, service.known, utc_now, storing=service.expect, stored=service.wake_planner
+        )
         writing = service.run_part("ingest", ingest.run())
     routes: list[Any] = []
     answers = await service.plugins.dispatcher.every(

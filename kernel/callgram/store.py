@@ -7,7 +7,7 @@ UTC. Methods raise :class:`callgram.errors.StoreError` when the database cannot 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -211,12 +211,15 @@ class Store(Reading, Naming, Protocol):
 
     # planner
 
-    def plan(self, *, now: datetime, limit: int) -> AbstractAsyncContextManager[Batch | None]:
+    def plan(
+        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None = None
+    ) -> AbstractAsyncContextManager[Batch | None]:
         """Take one enterprise that has events to plan or calls whose timer ran out, and nobody else in hand.
 
         At most ``limit`` events, oldest first, and as many calls in ``due``. ``None``: nothing to plan, or all of it is
         in other hands. An event that cannot be read any more is not in ``events``, and is committed as failed. Leave
-        the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError.
+        the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError. ``ready`` is awaited before
+        anything is looked at, with all that can be prepared without: for events that are being stored.
         """
         ...
 

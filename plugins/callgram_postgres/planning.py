@@ -7,7 +7,7 @@ That row's lock is the fence: it goes with the connection of a planner that dies
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -51,22 +51,28 @@ class Planning(House):
         self._due_first = False
 
     @asynccontextmanager
-    async def plan(self, *, now: datetime, limit: int) -> AsyncIterator[Batch | None]:
+    async def plan(
+        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None = None
+    ) -> AsyncIterator[Batch | None]:
         async with self._pools.take("plan") as connection:
-            batch = await self._take(connection, now, limit)
+            batch = await self._take(connection, now, limit, ready)
             try:
                 yield batch
             finally:
                 if batch is not None and not batch.over:
                     await batch.undo()
 
-    async def _take(self, connection: Any, now: datetime, limit: int) -> PostgresBatch | None:
+    async def _take(
+        self, connection: Any, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None
+    ) -> PostgresBatch | None:
         for _ in range(TRIES):
             with translated():
                 transaction = connection.transaction()
                 await transaction.start()
                 batch = None
                 try:
+                    if ready is not None:
+                        await ready()
                     picked = await self._pick(connection, now, limit)
                     if picked.locked and (picked.rows or picked.due):
                         batch = PostgresBatch(self, connection, transaction, picked, now)

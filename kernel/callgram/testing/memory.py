@@ -6,7 +6,7 @@ Everything but the planner's batch happens without awaiting, and so at once. A b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -117,8 +117,12 @@ class MemoryStore(MemoryReading, MemoryNaming):
     # planner
 
     @asynccontextmanager
-    async def plan(self, *, now: datetime, limit: int) -> AsyncIterator[Batch | None]:
+    async def plan(
+        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None = None
+    ) -> AsyncIterator[Batch | None]:
         db = self._db
+        if ready is not None:
+            await ready()
         waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
         waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
         free = sorted(waiting - db.planning)
