@@ -1,4 +1,7 @@
-"""An answer leaves in one system call. uvicorn writes head and body one by one, which was a third of what an event cost."""
+"""An answer leaves in one system call. uvicorn writes head and body one by one, which was a third of what an event cost.
+
+And the stop of the server waits for answers, not for streams.
+"""
 
 from __future__ import annotations
 
@@ -38,3 +41,12 @@ class OneWriteProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]
+
+    def shutdown(self) -> None:
+        """The server stops. What has begun and not ended by now has no end of its own, such as a live page: it is cut, and
+        its reader asks again; everything else is answered."""
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().shutdown()

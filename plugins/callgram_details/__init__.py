@@ -68,9 +68,7 @@ class Details:
         return [operator, details]
 
     @hookimpl
-    async def decorate_message(
-        self, ctx: Context, call: Call, stage: Stage, message: Message
-    ) -> Message | None:
+    async def decorate_message(self, ctx: Context, call: Call, stage: Stage, message: Message) -> Message | None:
         settings: Settings = ctx.settings
         if stage is not Stage.HANGUP or not settings.base_url or not settings.button or not self._vault.is_open:
             return None

@@ -9,7 +9,7 @@ import msgspec
 
 from callgram import Call, CallFile, Event, Kind, tracelines
 from callgram_details.rows import Row
-from callgram_details.secrets_gone import masked_body
+from callgram_details.secrets_gone import masked_body, masked_raw
 from callgram_details.story import Badge, Fact, device_of, names_of, short, split, whose
 from callgram_details.wording import Wording
 
@@ -47,7 +47,8 @@ class ActionOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallOut(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about a call, as its page shows it. Times are ISO 8601 in the zone of the enterprise."""
+    """Everything about a call, as its page shows it. Times are ISO 8601 in the zone of the enterprise; ``recording`` is the
+    link to the recording, or empty."""
 
     enterprise: str
     call_id: int
@@ -66,6 +67,7 @@ class CallOut(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None
     talk_s: float | None
     wait_s: float | None
+    recording: str
     badges: list[str]
     facts: dict[str, str]
     gaps: list[str]
@@ -105,6 +107,7 @@ def call_out(
         ended_at=call.ended_at.astimezone(zone).isoformat() if call.ended_at else None,
         talk_s=call.talk_s,
         wait_s=call.wait_s,
+        recording=call.recording_link,
         badges=[badge.kind for badge in badges],
         facts={fact.label: fact.value for fact in facts},
         gaps=gaps,
@@ -149,7 +152,8 @@ def log_of(file: CallFile, words: Wording) -> str:
         item = record.item
         if isinstance(item, Event):
             if item.kind is not Kind.TIMER:
-                lines.append(tracelines.event_line(item, item.received_at.astimezone(words.zone)))
+                shown = msgspec.structs.replace(item, raw=masked_raw(item.raw))
+                lines.append(tracelines.event_line(shown, item.received_at.astimezone(words.zone)))
         else:
             lines.append(tracelines.action_line(item, item.at.astimezone(words.zone), text_limit=TEXT_LIMIT))
     return "".join(lines)

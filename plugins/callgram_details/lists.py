@@ -14,10 +14,11 @@ import msgspec
 from litestar import Response, get, post
 from litestar.response import Redirect
 
-from callgram import CallFilter, CallPage, Direction, Directory, Locale, Result
+from callgram import CallFilter, CallPage, Direction, Directory, Listed, Locale, Result
 from callgram_details import page
 from callgram_details.access import LANGUAGES, SESSION, Reader, operator_in
 from callgram_details.accounts import Operator, Throttle, logged_in
+from callgram_details.briefs import Brief, brief_of
 from callgram_details.routes import CAUGHT, HEADERS, HTML, Ask, Site, answered
 from callgram_details.secrets_gone import NumberMask
 from callgram_details.wording import Wording
@@ -38,6 +39,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     result: str = ""
     enterprise: str = ""
     unsent: str = ""
+    lang: str = ""
 
     def query(self, **more: str) -> str:
         told = {name: value for name, value in (msgspec.structs.asdict(self) | more).items() if value}
@@ -92,8 +94,8 @@ def make_list_routes(site: Site) -> list[Any]:
         view, asked = await _view(site, request, operator), asked_by(request)
         found = await _page(site, view, asked, request.query_params.get("after", ""), PER_PAGE)
         now = await site.store.live_calls(filter_of(asked, view.reader, view.locale).enterprises)
-        briefs = [page.brief_of(one, _local(site, view, one.facts.enterprise)) for one in found.calls]
-        live = [page.brief_of(one, _local(site, view, one.facts.enterprise)) for one in now]
+        briefs = [_brief(site, view, one) for one in found.calls]
+        live = [_brief(site, view, one) for one in now]
         html = page.list_page(
             view,
             asked=asked,
@@ -106,6 +108,7 @@ def make_list_routes(site: Site) -> list[Any]:
             csv=f"/calls.csv{asked.query()}",
             enterprises=sorted(view.reader.among(view.directory.enterprises)),
             csrf=site.vault.sign_form(request.cookies.get(SESSION, "")),
+            languages=[(one, f"{CALLS}{asked.query(lang=one)}") for one in LANGUAGES],
         )
         return answered(request, html, HTML)
 
@@ -211,10 +214,10 @@ async def _view(site: Site, request: Ask, operator: Operator) -> page.View:
     )
 
 
-def _local(site: Site, view: page.View, enterprise: str) -> page.View:
-    """The view with the clock and the number plan of one enterprise; the words stay the reader's."""
-    locale = site.locale(enterprise)
-    return msgspec.structs.replace(view, locale=locale, words=Wording(view.words.language, locale.tz))
+def _brief(site: Site, view: page.View, one: Listed) -> Brief:
+    """A line with the clock and the number plan of its enterprise; the words are the reader's."""
+    locale = site.locale(one.facts.enterprise)
+    return brief_of(one, Wording(view.words.language, locale.tz), locale.plan)
 
 
 async def _page(site: Site, view: page.View, asked: Asked, after: str, limit: int) -> CallPage:
@@ -225,7 +228,7 @@ async def _page(site: Site, view: page.View, asked: Asked, after: str, limit: in
         return await site.store.list_calls(wanted, limit=limit)
 
 
-def _url(brief: page.Brief) -> str:
+def _url(brief: Brief) -> str:
     return page.call_url(brief.call.unique_id, [("e", brief.enterprise)])
 
 
@@ -240,12 +243,11 @@ async def _csv(site: Site, view: page.View, asked: Asked) -> str:
     for _ in range(CSV_PAGES):
         found = await _page(site, view, asked, after, PER_CSV)
         for one in found.calls:
-            local = _local(site, view, one.facts.enterprise)
-            brief = page.brief_of(one, local)
+            brief = _brief(site, view, one)
             call = brief.call
             clients.add(call.client)
             cells = [
-                call.started_at.astimezone(local.words.zone).isoformat(timespec="seconds"),
+                call.started_at.astimezone(site.locale(call.enterprise).tz).isoformat(timespec="seconds"),
                 brief.enterprise,
                 call.unique_id,
                 str(call.direction),

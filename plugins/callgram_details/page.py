@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
@@ -16,8 +17,9 @@ from markupsafe import Markup
 
 from callgram import CallFile, Directory, Enterprise, Listed, Locale, tell
 from callgram_details.access import Reader
+from callgram_details.briefs import Brief, brief_of
 from callgram_details.chats import chats_of
-from callgram_details.rows import INLINE, rows_of
+from callgram_details.rows import Row, rows_of
 from callgram_details.secrets_gone import NumberMask, numbers_in, without_secrets
 from callgram_details.story import (
     badges_of,
@@ -35,6 +37,9 @@ from callgram_details.wording import Wording
 
 ASSETS = {"details.css": "text/css", "details.js": "text/javascript", "icon.svg": "image/svg+xml"}
 ROWS = 2_000  # of one page; a longer call goes on on the next
+WHOLE_ROWS, WHOLE_BYTES = 120, 140_000  # a page up to both carries everything; of a longer one the rest is asked for
+GAPS, BRIEF_BYTES = 30, 56
+_RECORDING = re.compile(r"https?://[^?#]+?(/recording/[\w.\-]+)")
 
 
 @cache
@@ -47,6 +52,7 @@ def templates() -> Environment:
         undefined=StrictUndefined,
     )
     environment.globals["asset"] = asset_url
+    environment.filters["brief"] = brief_row
     return environment
 
 
@@ -80,61 +86,110 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def call_page(view: View, file: CallFile, unique_id: str, others: Sequence[Listed], *, page: int, lives: bool) -> str:
-    words, reader = view.words, view.reader
-    call = tell(file.facts, view.locale.plan)
-    enterprise = view.directory.enterprises.get(call.enterprise)
-    _, actions = split(file)
-    chat_names = {chat.id: chat.name for chat in view.directory.chats_of(call.enterprise)}
-    rows = rows_of(file, call, words, view.locale.plan)
+    """The page of a call. A long one is thin: its bodies, all but the newest moments, and the tables are asked for."""
+    told = _told(view, file, unique_id)
+    rows = told["rows"]
     shown = rows[page * ROWS : (page + 1) * ROWS]
-    chats, names, gaps = chats_of(actions), names_of(file), gaps_of(file, call, words)
-    html = (
-        templates()
-        .get_template("call.html")
-        .render(
-            words=words,
-            call=call,
-            sign=direction_sign(call),
-            result=result_words(call, names, words),
-            client=words.party(call.client, names)
-            if call.client
-            else words["hidden"]
-            if call.direction != "internal"
-            else "",
-            badges=badges_of(file, call, words, gaps),
-            facts=facts_of(file, call, words, _title(enterprise, call.enterprise)),
-            counts=counts_of(file, words),
-            gaps=gaps,
-            timeline=timeline_of(file, call, shown, chats, names=chat_names, words=words),
-            rows=shown,
-            inline=len(shown) <= INLINE,
-            chats=[(chat, chat_names.get(chat.chat_id) or str(chat.chat_id)) for chat in chats],
-            chat_names=chat_names,
-            decisions=[row for row in shown if row.what == "skip"],
-            legs=_legs(file, call, names, words),
-            others=[(other, _other_url(view, other)) for other in _briefs(others, call.id, view)],
-            links={
-                "self": call_url(unique_id, view.query),
-                "live": f"{call_url(unique_id)}/live{call_url('', view.query, '')}" if lives else "",
-                "json": call_url(unique_id, view.query, "/api/calls/"),
-                "log": _export(unique_id, "export.log", view),
-                "mmd": _export(unique_id, "export.mmd", view),
-                "record": _record_url(unique_id, view),
-                "ru": call_url(unique_id, [*_but(view.query, "lang"), ("lang", "ru")]),
-                "en": call_url(unique_id, [*_but(view.query, "lang"), ("lang", "en")]),
-                "older": call_url(unique_id, [*view.query, ("p", str(page - 1))]) if page else "",
-                "newer": call_url(unique_id, [*view.query, ("p", str(page + 1))]) if rows[(page + 1) * ROWS :] else "",
-                "list": "/calls" if reader.operator else "",
-            },
-            cut=file.cut,
-            as_html=Markup,
-        )
-    )
-    return cleaned(html, enterprise, reader, numbers_of(file))
+    call, words, chat_names = told["call"], view.words, told["chat_names"]
+    told |= {
+        "rows": shown,
+        "most_gaps": GAPS,
+        "sign": direction_sign(call),
+        "player": player_of(call.recording_link),
+        "client": words.party(call.client, told["names"])
+        if call.client
+        else words["hidden"]
+        if call.direction != "internal"
+        else "",
+        "badges": badges_of(file, call, words, told["gaps"]),
+        "facts": facts_of(file, call, words, _title(told["enterprise"], call.enterprise)),
+        "counts": counts_of(file, words),
+        "others": [(other, _other_url(view, other)) for other in _briefs(others, call.id, view)],
+        "cut": file.cut,
+    }
+    told["links"] = told["links"] | {
+        "live": f"{call_url(unique_id)}/live{call_url('', view.query, '')}" if lives else "",
+        "older": call_url(unique_id, [*view.query, ("p", str(page - 1))]) if page else "",
+        "newer": call_url(unique_id, [*view.query, ("p", str(page + 1))]) if rows[(page + 1) * ROWS :] else "",
+    }
+    chats = [chat for chat, _ in told["chats"]]
+
+    def drawn(*, thin: bool) -> str:
+        line = timeline_of(file, call, shown, chats, names=chat_names, words=words, dense=thin)
+        return _drawn("call.html", view, file, {**told, "timeline": line, "thin": thin})
+
+    html = drawn(thin=False) if len(rows) <= WHOLE_ROWS else ""
+    return html if html and len(html.encode("utf-8", "replace")) <= WHOLE_BYTES else drawn(thin=True)
 
 
-def _record_url(unique_id: str, view: View) -> Any:
-    return lambda key: f"{call_url(unique_id)}/record/{key}{call_url('', view.query, '')}"
+def rest_page(view: View, file: CallFile, unique_id: str) -> str:
+    """What the thin page of a long call leaves out: every moment of the chats, the decisions, the legs."""
+    return _drawn("rest.html", view, file, _told(view, file, unique_id))
+
+
+def record_page(view: View, file: CallFile, unique_id: str, key: str) -> str:
+    """One row in full; ``""``: there is none with that key."""
+    told = _told(view, file, unique_id)
+    row = next((row for row in told["rows"] if row.key == key), None)
+    return _drawn("record.html", view, file, {**told, "row": row, "home": told["links"]["self"]}) if row else ""
+
+
+def _told(view: View, file: CallFile, unique_id: str) -> dict[str, Any]:
+    """What all pages of a call say."""
+    words = view.words
+    call = tell(file.facts, view.locale.plan)
+    chat_names = {chat.id: chat.name for chat in view.directory.chats_of(call.enterprise)}
+    rows: list[Row] = rows_of(file, call, words, view.locale.plan)
+    names = names_of(file)
+    return {
+        "words": words,
+        "call": call,
+        "enterprise": view.directory.enterprises.get(call.enterprise),
+        "names": names,
+        "result": result_words(call, names, words),
+        "gaps": gaps_of(file, call, words),
+        "rows": rows,
+        "chats": [(chat, chat_names.get(chat.chat_id) or str(chat.chat_id)) for chat in chats_of(split(file)[1])],
+        "chat_names": chat_names,
+        "decisions": [row for row in rows if row.what == "skip"],
+        "legs": _legs(file, call, names, words),
+        "links": _links(unique_id, view),
+        "as_html": Markup,
+    }
+
+
+def _links(unique_id: str, view: View) -> dict[str, Any]:
+    return {
+        "self": call_url(unique_id, view.query),
+        "record": f"{call_url(unique_id)}/record",
+        "rest": f"{call_url(unique_id)}/rest{call_url('', view.query, '')}",
+        "kept": view.query,
+        "json": call_url(unique_id, view.query, "/api/calls/"),
+        "log": _export(unique_id, "export.log", view),
+        "mmd": _export(unique_id, "export.mmd", view),
+        "ru": call_url(unique_id, [*_but(view.query, "lang"), ("lang", "ru")]),
+        "en": call_url(unique_id, [*_but(view.query, "lang"), ("lang", "en")]),
+        "list": "/calls" if view.reader.operator else "",
+    }
+
+
+def _drawn(template: str, view: View, file: CallFile, told: dict[str, Any]) -> str:
+    html = templates().get_template(template).render(**told)
+    return cleaned(html, told["enterprise"], view.reader, numbers_of(file))
+
+
+def brief_row(row: Row, chat_names: dict[int, str]) -> str:
+    """What a row of a long page says: cut by bytes, for there the page is counted in them. All of it is in its record."""
+    text = f"{chat_names.get(row.chat_id) or row.chat_id} ← {row.text}" if row.chat_id else row.text
+    if len(text.encode("utf-8", "replace")) <= BRIEF_BYTES:
+        return text
+    return text.encode("utf-8", "replace")[: BRIEF_BYTES - 3].decode("utf-8", "ignore") + "…"
+
+
+def player_of(link: str) -> str:
+    """Where this very site plays what ``link`` leads to; ``""`` for a link that is not of the plugin ``recordings``."""
+    found = _RECORDING.fullmatch(link)
+    return f"{found.group(1)}/audio" if found else ""
 
 
 def _export(unique_id: str, name: str, view: View) -> str:
@@ -179,41 +234,8 @@ def _legs(file: CallFile, call: Any, names: dict[str, str], words: Wording) -> l
     return found
 
 
-class Brief(msgspec.Struct, frozen=True, kw_only=True):
-    """A call as one line of a list."""
-
-    call: Any
-    sign: str
-    day: str
-    result: str
-    client: str
-    line: str
-    who: str
-    enterprise: str
-    n_chats: int
-    n_shown: int
-
-
 def _briefs(listed: Iterable[Listed], but: int, view: View) -> list[Brief]:
-    return [brief_of(one, view) for one in listed if one.facts.id != but]
-
-
-def brief_of(one: Listed, view: View) -> Brief:
-    facts, words = one.facts, view.words
-    call = tell(facts, view.locale.plan)
-    names: dict[str, str] = {}
-    return Brief(
-        call=call,
-        sign=direction_sign(call),
-        day=words.day(call.started_at),
-        result=result_words(call, names, words),
-        client=words.number(call.client) if call.client else words["hidden"] if call.direction != "internal" else "",
-        line=call.line,
-        who=words.parties(dict.fromkeys((call.caller, *(call.talkers or call.rung))), names).lstrip(", "),
-        enterprise=call.enterprise,
-        n_chats=one.n_chats,
-        n_shown=one.n_shown,
-    )
+    return [brief_of(one, view.words, view.locale.plan) for one in listed if one.facts.id != but]
 
 
 def _other_url(view: View, other: Brief) -> str:

@@ -29,8 +29,8 @@ from callgram_details.story import badges_of, facts_of, gaps_of, names_of, resul
 from callgram_details.wording import Wording
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -146,15 +146,20 @@ def make_routes(site: Site) -> list[Any]:
         html = page.call_page(view, file, unique_id, others, page=page_number(request), lives=not _is_over(file))
         return answered(request, html, HTML)
 
-    @get("/call/details/{unique_id:str}/record/{key:str}", include_in_schema=False, exception_handlers=CAUGHT)
-    async def record(request: Ask, unique_id: FromPath[str], key: FromPath[str]) -> Response[bytes]:
-        """The body of one row, for pages that are too long to carry them all."""
+    @get("/call/details/{unique_id:str}/record", include_in_schema=False, exception_handlers=CAUGHT)
+    async def record(request: Ask, unique_id: FromPath[str]) -> Response[bytes]:
+        """One row in full, ``?key=``: for pages that are too long to carry them all."""
         view, file = await site.opened(request, unique_id)
-        call = tell(file.facts, view.locale.plan)
-        row = next((row for row in rows_of(file, call, view.words, view.locale.plan) if row.key == key), None)
-        if row is None:
+        html = page.record_page(view, file, unique_id, request.query_params.get("key", ""))
+        if not html:
             raise nothing_here()
-        return answered(request, site.clean(row.body, view, file), TEXT)
+        return answered(request, html, HTML)
+
+    @get("/call/details/{unique_id:str}/rest", include_in_schema=False, exception_handlers=CAUGHT)
+    async def rest(request: Ask, unique_id: FromPath[str]) -> Response[bytes]:
+        """What a page that is too long to carry everything leaves out."""
+        view, file = await site.opened(request, unique_id)
+        return answered(request, page.rest_page(view, file, unique_id), HTML)
 
     @get("/call/details/{unique_id:str}/live", include_in_schema=False, exception_handlers=CAUGHT)
     async def live(request: Ask, unique_id: FromPath[str]) -> Response[Any]:
@@ -200,7 +205,7 @@ def make_routes(site: Site) -> list[Any]:
         text = mermaid_of(file, call, rows, chats, view.words)
         return answered(request, site.clean(text, view, file), TEXT, headers=_named("call.mmd"))
 
-    return [details, record, live, assets, api_call, api_log, api_mermaid]
+    return [details, record, rest, live, assets, api_call, api_log, api_mermaid]
 
 
 def _named(name: str) -> dict[str, str]:

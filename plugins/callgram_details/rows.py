@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from callgram import Action, Call, CallFile, Event, Kind, Op, Stage, retold
+from callgram import Action, Call, CallFile, Event, Kind, Op, retold
+from callgram_details.causes import causes_of
 from callgram_details.secrets_gone import pretty
 from callgram_details.story import is_failure, names_of, short, split, whose
 from callgram_details.telegram_html import plain
 from callgram_details.wording import Wording, relative
 
 RETOLD = 120  # events of a call that are told again one by one; a longer one has its causes by stage only
-INLINE = 150  # rows of a page that carry their bodies; of a longer page they are fetched when they are opened
-
 
 TOLD = frozenset(kind for kind in Kind if kind in {
     "start", "dial", "bridge", "hangup", "bridge_create", "bridge_leave", "bridge_destroy", "new_callerid", "timer", "names",
@@ -60,6 +58,16 @@ class Row(msgspec.Struct, kw_only=True):
     diff: tuple[tuple[str, str], ...] = ()
     failed: bool = False
 
+    @property
+    def tone(self) -> str:
+        """Its classes on the page, which colour it."""
+        return self.mark if self.is_event else f"{self.mark} stage-{self.stage}"
+
+    @property
+    def thin_tone(self) -> str:
+        """The one class that it has on the page of a long call."""
+        return self.mark if self.is_event or self.failed else f"stage-{self.stage}"
+
 
 def rows_of(file: CallFile, call: Call, words: Wording, plan: Any) -> list[Row]:
     """All rows, oldest first."""
@@ -67,7 +75,7 @@ def rows_of(file: CallFile, call: Call, words: Wording, plan: Any) -> list[Row]:
     known = [event for event in events if event.id not in file.failed]
     told = retold(known, plan) if len(known) <= RETOLD else []
     history = dict(zip((event.id for event in known), told, strict=False))
-    causes = _causes(known, history, actions)
+    causes = causes_of(known, history, actions)
     builder = _Builder(file, call, words)
     rows: list[Row] = []
     before: Call | None = None
@@ -199,15 +207,18 @@ class _Builder:
     def _said(self, action: Action, *, failure: bool) -> str:
         words = self._words
         stage = words[f"stage_{action.stage}"]
-        reason = words["superseded"] if action.reason == "superseded" else action.reason
         if failure:
             why = ": ".join(filter(None, (action.outcome, action.reason)))
             return words.say("row_fail", op=action.op, stage=stage, reason=why)
         if action.reason.startswith("found"):
             return words.say("row_found", stage=stage)
-        if action.op is Op.SKIP and not action.chat_id:
-            return reason
-        return words.say(f"row_{action.op}", stage=stage, reason=reason)
+        if action.op is not Op.SKIP:
+            return words.say(f"row_{action.op}", stage=stage)
+        if not action.chat_id:
+            return action.reason
+        kind, _, more = action.reason.partition(": ")
+        key = f"skip_{kind}" if kind in {"superseded", "host_times"} else "row_skip"
+        return words.say(key, stage=stage, reason=more if key != "row_skip" else action.reason)
 
     def _answer(self, action: Action, n_try: int) -> list[tuple[str, str]]:
         words = self._words
@@ -243,61 +254,3 @@ def _request(action: Action) -> str:
     if action.text:
         told |= {"text": action.text, "parse_mode": "HTML"}
     return json.dumps(told, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace").decode()
-
-
-# Causes
-
-
-def _causes(events: Sequence[Event], history: dict[int, Call], actions: Sequence[Action]) -> dict[int, Event]:
-    """``{action id: the event that it answers}``: the last event before it that changed what a reader sees.
-
-    A send or edit of a stage answers an event after which the call was at that stage; deletes and skips are answers to
-    whatever changed last. Without ``history`` the kind of an event stands for the stage.
-    """
-    changing: list[tuple[Event, Stage | None]] = []
-    last: Call | None = None
-    for event in events:
-        now = history.get(event.id)
-        if now is None:
-            stage = _STAGE_OF_KIND.get(event.kind)
-            if stage is not None:
-                changing.append((event, stage))
-        elif last is None or msgspec.structs.replace(now, version=last.version) != last:
-            changing.append((event, stage_of(now)))
-        last = now
-    found: dict[int, Event] = {}
-    for action in actions:
-        before = [(event, stage) for event, stage in changing if event.received_at <= action.at]
-        fitting = [event for event, stage in before if stage is action.stage]
-        if action.op in {Op.SEND, Op.EDIT} and fitting:
-            found[action.id] = _first_of_run(before, action.stage) if action.op is Op.SEND else fitting[-1]
-        elif before:
-            found[action.id] = before[-1][0]
-    return found
-
-
-def _first_of_run(before: Sequence[tuple[Event, Stage | None]], stage: Stage) -> Event:
-    """The event that brought the call to ``stage`` the last time before: what the first send of the stage answers."""
-    at = max(place for place, (_, reached) in enumerate(before) if reached is stage)
-    while at > 0 and before[at - 1][1] is stage:
-        at -= 1
-    return before[at][0]
-
-
-_STAGE_OF_KIND = {
-    Kind.START: Stage.START,
-    Kind.DIAL: Stage.DIAL,
-    Kind.BRIDGE: Stage.BRIDGE,
-    Kind.HANGUP: Stage.HANGUP,
-}
-
-
-def stage_of(call: Call) -> Stage | None:
-    """The stage that the shipped plugins plan for ``call``."""
-    if call.ended:
-        return Stage.HANGUP
-    if call.talkers:
-        return Stage.BRIDGE
-    if call.dialled:
-        return Stage.DIAL
-    return Stage.START if call.greeted else None

@@ -16,6 +16,7 @@ SECRET_KEYS = frozenset({"token", "secret", "password", "authorization", "apikey
 STARS = "***"
 _ID = re.compile("unique|linkedid", re.IGNORECASE)
 _NUMBER = re.compile(r"\+?\d[\d ()\-]{7,}\d")
+_LOGIN = re.compile(r"(https?://)[^\s/?#@\"'<>&]+@")  # of an address
 _SHORT = 6  # a shorter secret is no secret, and would blot out half of the page
 
 
@@ -26,8 +27,24 @@ def masked_body(raw: bytes) -> tuple[Any, str]:
     except (ValueError, RecursionError):
         told = None
     if isinstance(told, dict):
-        return {key: STARS if str(key).lower() in SECRET_KEYS else value for key, value in told.items()}, ""
+        return _starred_values(told), ""
     return None, raw.decode("utf-8", "replace")
+
+
+def _starred_values(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {
+            key: STARS if str(key).lower() in SECRET_KEYS else _starred_values(value) for key, value in told.items()
+        }
+    return [_starred_values(value) for value in told] if isinstance(told, list) else told
+
+
+def masked_raw(raw: bytes) -> bytes:
+    """``raw`` for a line of a trace file, which stars its Token itself: byte for byte, unless there is another secret in it."""
+    told, _ = masked_body(raw)
+    if told is None or told == json.loads(raw) | ({"Token": STARS} if "Token" in told else {}):
+        return raw
+    return json.dumps(told).encode()
 
 
 def pretty(raw: bytes) -> str:
@@ -39,7 +56,8 @@ def pretty(raw: bytes) -> str:
 
 
 def without_secrets(text: str, enterprise: Enterprise | None) -> str:
-    """``text`` without the enterprise's Token and its bot's token, wherever they come from."""
+    """``text`` without the enterprise's Token and its bot's token, wherever they come from, and the passwords of addresses."""
+    text = _LOGIN.sub(rf"\1{STARS}@", text)
     if enterprise is None:
         return text
     for secret in (enterprise.bot_token.reveal(), enterprise.token.reveal()):

@@ -184,7 +184,7 @@ def gaps_of(file: CallFile, call: Call, words: Wording) -> list[str]:
     for event in events:
         if event.id in file.failed:
             found.append(words.say("gap_failed", kind=event.kind, error=file.failed[event.id]))
-    return found + _gaps_of_chats(file, call, words)
+    return list(dict.fromkeys([*found, *_gaps_of_chats(file, call, words)]))  # a bridge entered and left time and again
 
 
 def _gaps_of_bridges(file: CallFile, call: Call, words: Wording, names: dict[str, str]) -> list[str]:

@@ -18,7 +18,8 @@ from callgram_details.rows import Row
 from callgram_details.story import device_of, names_of, whose
 from callgram_details.wording import Wording
 
-AXIS, HEAD, STEP, MARGIN = 92, 52, 30, 34
+AXIS, HEAD, MARGIN = 92, 52, 34
+STEP, DENSE = 30, 16  # from one row to the next, with labels and without
 WIDTH, WIDE, NARROW = 770, 104, 76  # what a desktop shows without scrolling, and the widths that a lane may have
 MOST_LANES = 9  # channels with a lane of their own; a storm of legs shares the last one
 SHORT = {"bridge_create": "bridge +", "bridge_destroy": "bridge −", "bridge_leave": "leave", "new_callerid": "callerid"}
@@ -41,9 +42,10 @@ class Bar(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A row on the timeline. ``tx`` and ``anchor`` place its label."""
+    """A row on the timeline. ``glyph`` is its shape, ``tx`` and ``anchor`` place its label."""
 
     row: Row
+    glyph: str
     x: int
     y: int
     tx: int
@@ -52,12 +54,22 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Cause(msgspec.Struct, frozen=True):
+    """From an event to the action that it caused: a bow, or the straight ``line`` of a drawing of very many."""
+
     path: str
+    line: str
     event: str
     action: str
 
 
 class Pause(msgspec.Struct, frozen=True):
+    y: int
+    text: str
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """The clock beside the axis, where not every row has its own."""
+
     y: int
     text: str
 
@@ -71,13 +83,21 @@ class Timeline(msgspec.Struct, frozen=True):
     marks: tuple[Mark, ...]
     causes: tuple[Cause, ...]
     pauses: tuple[Pause, ...]
+    ticks: tuple[Tick, ...]
 
 
 def timeline_of(
-    file: CallFile, call: Call, rows: Sequence[Row], chats: Sequence[ChatLife], *, names: dict[int, str], words: Wording
+    file: CallFile,
+    call: Call,
+    rows: Sequence[Row],
+    chats: Sequence[ChatLife],
+    *,
+    names: dict[int, str],
+    words: Wording,
+    dense: bool = False,
 ) -> Timeline:
-    """``names`` are ``{chat id: name}``."""
-    return _Drawing(file, call, rows, chats, names=names, words=words).drawn()
+    """``names`` are ``{chat id: name}``. ``dense``: rows closer together, for a drawing without labels."""
+    return _Drawing(file, call, rows, chats, names=names, words=words, step=DENSE if dense else STEP).drawn()
 
 
 class _Drawing:
@@ -90,16 +110,17 @@ class _Drawing:
         *,
         names: dict[int, str],
         words: Wording,
+        step: int,
     ) -> None:
         self._file, self._call, self._rows, self._chats = file, call, rows, chats
-        self._chat_names, self._words = names, words
+        self._chat_names, self._words, self._step = names, words, step
         self._channels = self._order_of_channels()
         n_lanes = min(MOST_LANES, max(1, len(self._channels)))
         room = (WIDTH - AXIS - MARGIN) // (n_lanes + max(1, len(chats)))
         self._lane = max(NARROW, min(WIDE, room))
         self._axis = MARGIN + self._lane * n_lanes + AXIS // 2
         self._y, self._pauses = self._heights()
-        self._height = (max(self._y.values()) if self._y else HEAD) + STEP
+        self._height = (max(self._y.values()) if self._y else HEAD) + step
         self._times = sorted((row.at, self._y[row.key]) for row in rows)
 
     def drawn(self) -> Timeline:
@@ -115,6 +136,7 @@ class _Drawing:
             marks=marks,
             causes=tuple(self._causes({mark.row.key: mark for mark in marks})),
             pauses=self._pauses,
+            ticks=tuple(self._ticks()),
         )
 
     def _order_of_channels(self) -> list[str]:
@@ -135,18 +157,27 @@ class _Drawing:
         return self._axis + AXIS // 2 + self._lane * place + self._lane // 2
 
     def _heights(self) -> tuple[dict[str, int], tuple[Pause, ...]]:
-        y, heights, pauses = HEAD + STEP // 2, {}, []
+        y, heights, pauses = HEAD + self._step // 2, {}, []
         last: datetime | None = None
         for row in self._rows:
             if last is not None:
                 gap_s = max(0.0, (row.at - last).total_seconds())
-                stretch = STEP + round(14 * math.log2(1 + gap_s))
+                stretch = self._step + round(14 * math.log2(1 + gap_s))
                 if gap_s >= LONG_GAP_S:
                     pauses.append(Pause(y + stretch // 2, self._words.span(gap_s)))
                 y += stretch
             heights[row.key] = y
             last = row.at
         return heights, tuple(pauses)
+
+    def _ticks(self) -> list[Tick]:
+        """The clock wherever a second began since the last, but not beside every row."""
+        ticks: list[Tick] = []
+        for row in self._rows:
+            y, second = self._y[row.key], row.clock.partition(".")[0]
+            if not ticks or (second != ticks[-1].text and y - ticks[-1].y >= 4 * DENSE):
+                ticks.append(Tick(y, second))
+        return ticks
 
     def _y_at(self, moment: datetime) -> int:
         """Where a moment between rows lies."""
@@ -167,19 +198,25 @@ class _Drawing:
                 kind = "host" if not channel else "leg"
                 leg = self._file.facts.legs.get(channel)
                 device = "Local" if leg is not None and leg.channel.startswith("Local/") else device
-            lanes.append(Lane(self._x_of_lane(place), _fit(who), _fit(device if device != who else "", 20), kind))
+            sub = device if kind == "client" else self._fit(device if device != who else "", 5)
+            lanes.append(Lane(self._x_of_lane(place), self._fit(who), sub, kind))
         return lanes
 
     def _chat_lanes(self) -> list[Lane]:
         return [
             Lane(
                 self._x_of_chat(chat.chat_id),
-                _fit(self._chat_names.get(chat.chat_id) or str(chat.chat_id)),
+                self._fit(self._chat_names.get(chat.chat_id) or str(chat.chat_id)),
                 str(chat.chat_id) if self._chat_names.get(chat.chat_id) else "",
                 "chat",
             )
             for chat in self._chats
         ]
+
+    def _fit(self, text: str, width: int = 8) -> str:
+        """As much of a lane's head as fits, of letters that are about so wide."""
+        limit = self._lane // width
+        return text if len(text) <= limit else text[: limit - 1] + "…"
 
     def _channel_bars(self) -> list[Bar]:
         bars: list[Bar] = []
@@ -189,7 +226,7 @@ class _Drawing:
                 continue
             x = self._x_of_lane(self._lane_of(channel))
             ended = self._call.ended or of_channel[-1].what in {"hangup", "bridge_leave"}
-            bottom = self._y[of_channel[-1].key] if ended else self._height - STEP // 2
+            bottom = self._y[of_channel[-1].key] if ended else self._height - self._step // 2
             bars.append(self._bar(x, self._y[of_channel[0].key], bottom, "leg", ""))
             entered: datetime | None = None
             for move in self._file.facts.moves:
@@ -211,7 +248,7 @@ class _Drawing:
             x = self._x_of_chat(chat.chat_id)
             overlap = 0
             for life in chat.lives:
-                bottom = self._y_at(life.gone_at) if life.gone_at else self._height - STEP // 2
+                bottom = self._y_at(life.gone_at) if life.gone_at else self._height - self._step // 2
                 ends = [since for _, since in life.parts[1:]]
                 for (stage, since), end in zip(life.parts, [*map(self._y_at, ends), bottom], strict=True):
                     title = f"{self._words[f'stage_{stage}']} #{life.message_id}"
@@ -226,12 +263,12 @@ class _Drawing:
         y = self._y[row.key]
         if row.is_event:
             x = self._x_of_lane(self._lane_of(row.lane))
-            return Mark(row, x, y, x - 11, "end", SHORT.get(row.what, row.what))
+            return Mark(row, _glyph(row), x, y, x - 11, "end", SHORT.get(row.what, row.what))
         if not row.chat_id:  # a decision about the call as a whole
             x = self._axis + AXIS // 2
-            return Mark(row, x, y, x + 11, "start", row.what)
+            return Mark(row, _glyph(row), x, y, x + 11, "start", row.what)
         x = self._x_of_chat(row.chat_id)
-        return Mark(row, x, y, x + 18, "start", row.what)
+        return Mark(row, _glyph(row), x, y, x + 18, "start", row.what)
 
     def _causes(self, marks: dict[str, Mark]) -> list[Cause]:
         found = []
@@ -241,12 +278,15 @@ class _Drawing:
                 continue
             bend = self._axis + AXIS // 4
             path = f"M{cause.x} {cause.y}C{bend} {cause.y} {bend - AXIS // 2} {mark.y} {mark.x} {mark.y}"
-            found.append(Cause(path, cause.row.key, mark.row.key))
+            line = f"M{cause.x} {cause.y}L{mark.x} {mark.y}"
+            found.append(Cause(path, line, cause.row.key, mark.row.key))
         return found
 
 
-def _fit(text: str, limit: int = 14) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _glyph(row: Row) -> str:
+    if row.is_event:
+        return "dot" if row.mark in {"start", "dial", "bridge", "hangup", "failed"} else "small"
+    return row.mark if row.mark in {"send", "retry", "edit", "delete", "skip"} else "error"
 
 
 def direction_sign(call: Call) -> str:

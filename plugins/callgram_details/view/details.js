@@ -2,6 +2,12 @@
 "use strict";
 
 const shellQuoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
+const mainOf = async (url) => {
+  const answer = await fetch(url);
+  const text = answer.ok ? await answer.text() : "";
+  const next = new DOMParser().parseFromString(text, "text/html");
+  return { page: next.getElementById("page"), title: next.title };
+};
 
 function notice(text) {
   const element = document.createElement("p");
@@ -12,18 +18,8 @@ function notice(text) {
   setTimeout(() => element.remove(), 2500);
 }
 
-// Rows: a long page fetches a body when it is opened; a body can be taken along as curl.
-async function fill(details) {
-  const more = details.querySelector(".more");
-  if (details.dataset.src && !more.querySelector("pre")) {
-    const answer = await fetch(details.dataset.src);
-    if (!answer.ok) return;
-    const pre = document.createElement("pre");
-    pre.textContent = await answer.text();
-    const row = details.closest(".row");
-    pre.dataset.kind = row.classList.contains("ev") ? details.querySelector(".what").textContent : "";
-    more.append(pre);
-  }
+// Rows: a body can be taken along as curl; those of a long page are asked for.
+function offerCurl(more) {
   const pre = more.querySelector("pre[data-kind]");
   if (!pre || !pre.dataset.kind || more.querySelector(".copy")) return;
   const page = document.getElementById("page").dataset;
@@ -45,18 +41,44 @@ async function fill(details) {
 }
 
 document.addEventListener("toggle", (event) => {
-  if (event.target.matches?.(".row details") && event.target.open) fill(event.target);
+  if (event.target.matches?.(".rows details") && event.target.open) offerCurl(event.target.querySelector(".more"));
 }, true);
+
+async function unfold(row) {
+  const form = row.closest("form"), button = row.querySelector("button");
+  const query = new URLSearchParams(new FormData(form));
+  query.set("key", row.id);
+  button.setAttribute("aria-expanded", "true");
+  const { page } = await mainOf(`${form.getAttribute("action")}?${query}`);
+  const more = page?.querySelector(".more");
+  if (!more || row.querySelector(".more")) return;
+  for (const link of more.querySelectorAll("a")) link.setAttribute("href", link.hash);
+  row.append(document.adoptNode(more));
+  offerCurl(more);
+}
+
+document.addEventListener("submit", (event) => {
+  const row = event.submitter?.closest(".rows li");
+  if (!row) return;
+  event.preventDefault();
+  const more = row.querySelector(".more");
+  if (!more) return unfold(row);
+  more.remove();
+  row.querySelector("button").setAttribute("aria-expanded", "false");
+});
 
 // Marks: a click on the timeline opens the row, pointing at one lights its causes and effects.
 function openTarget() {
-  const row = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  const details = row && row.querySelector("details");
+  const row = location.hash ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+  const details = row?.querySelector("details");
   if (details) details.open = true;
+  else if (row?.closest(".rows") && !row.querySelector(".more")) unfold(row);
 }
 addEventListener("hashchange", openTarget);
 document.addEventListener("click", (event) => {
   if (event.target.closest?.("a[href^='#']")) setTimeout(openTarget);
+  const mark = event.target.closest?.(".marks > use");  // of a long page: no link, to be small
+  if (mark) location.hash = mark.id.slice(2);
 });
 
 function light(key, on) {
@@ -66,9 +88,39 @@ function light(key, on) {
 }
 for (const [kind, on] of [["mouseover", true], ["mouseout", false], ["focusin", true], ["focusout", false]]) {
   document.addEventListener(kind, (event) => {
-    const mark = event.target.closest?.(".mark");
-    if (mark) light(mark.dataset.mark, on);
+    const mark = event.target.closest?.(".marks a");
+    if (mark) light(mark.getAttribute("href").slice(1), on);
   });
+}
+
+// The other clocks of a long page, which comes with one: told from that.
+function relative(ms) {
+  const sign = ms < 0 ? "−" : "+", s = Math.abs(ms) / 1000, minutes = Math.floor(s / 60), rest = s % 60;
+  const tail = rest.toFixed(1).padStart(4, "0");
+  if (minutes >= 60) return `${sign}${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${tail}`;
+  return minutes ? `${sign}${minutes}:${tail}` : `${sign}${rest.toFixed(3)}`;
+}
+
+function clocks() {
+  const page = document.querySelector("#page.thin");
+  if (!page) return;
+  const day = 86_400_000, half = day / 2;
+  let first = null, last = null;
+  for (const time of page.querySelectorAll(".rows time")) {
+    const [hours, minutes, seconds] = time.textContent.split(":").map(Number);
+    let at = Math.round(((hours * 60 + minutes) * 60 + seconds) * 1000);
+    while (last !== null && at < last - half) at += day;
+    first ??= at;
+    const words = { abs: time.textContent, rel: relative(at - first), delta: relative(at - (last ?? at)) };
+    time.replaceChildren(...Object.entries(words).map(([name, text]) => {
+      const span = document.createElement("span");
+      span.className = name;
+      span.textContent = text;
+      return span;
+    }));
+    last = at;
+  }
+  page.classList.replace("thin", "long");
 }
 
 // The time machine: one slider over all the moments at which a chat changed.
@@ -99,8 +151,8 @@ function machine() {
     }
     output.textContent = times[at];
     input.setAttribute("aria-valuetext", times[at]);
-    const mark = document.querySelector(`.mark[data-mark="${moments[at]}"]`);
-    document.getElementById("cursor")?.setAttribute("y", mark ? mark.dataset.y - 1 : -10);
+    const mark = document.querySelector(`.marks a[href="#${moments[at]}"] use, #m-${moments[at]}`);
+    document.getElementById("cursor")?.setAttribute("y", mark ? Number(mark.getAttribute("y")) + 9 : -10);
   };
   input.addEventListener("input", () => {
     chosen = Number(input.value) === moments.length - 1 ? "" : moments[input.value];
@@ -109,21 +161,44 @@ function machine() {
   show();
 }
 
+// A long page comes without the moments and tables; they are put where a short page has them.
+async function bringRest(url) {
+  const { page } = await mainOf(url);
+  const chats = page?.querySelector("#chats");
+  if (!chats) return;
+  const rows = document.querySelector(".rows").closest(".card");
+  rows.after(...[...page.querySelectorAll("#decisions, #legs")].map((table) => document.adoptNode(table)));
+  document.getElementById("chats").replaceWith(document.adoptNode(chats));
+  machine();
+}
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[data-rest]");
+  if (!link) return;
+  event.preventDefault();
+  bringRest(link.getAttribute("href"));
+});
+
+// A recording that cannot be played here may be there.
+document.addEventListener("error", (event) => {
+  if (event.target.matches?.(".recording audio")) event.target.parentElement.querySelector(".unplayed").hidden = false;
+}, true);
+
 // Living on: the page is fetched anew when something came, and what the reader had open stays open.
 async function renew(page) {
-  const answer = await fetch(page.dataset.self);
-  if (!answer.ok) return page;
-  const next = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const fresh = next.getElementById("page");
+  const { page: fresh, title } = await mainOf(page.dataset.self);
   if (!fresh) return page;
-  for (const details of page.querySelectorAll(".row details[open]")) {
-    const same = fresh.querySelector(`#${details.closest(".row").id} details`);
+  for (const details of page.querySelectorAll(".rows details[open]")) {
+    const same = fresh.querySelector(`#${details.closest("li").id} details`);
     if (same) same.open = true;
   }
+  for (const more of page.querySelectorAll(".rows li > .more")) fresh.querySelector(`#${more.parentElement.id}`)?.append(more);
   const clock = page.querySelector(".pick:checked");
+  const player = page.querySelector(".recording"), known = fresh.querySelector(".recording");
+  if (player && known) known.replaceWith(player);  // it may be playing
   page.replaceWith(document.adoptNode(fresh));
   if (clock) document.getElementById(clock.id).checked = true;
-  document.title = next.title;
+  document.title = title;
+  clocks();
   machine();
   return fresh;
 }
@@ -138,6 +213,7 @@ function liveOn() {
   });
 }
 
+clocks();
 machine();
 openTarget();
 liveOn();

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from callgram import Call, Chat, Context, Message, Stage
+from callgram import Call, Context, Message, Stage
 from callgram.testing import MemoryStore, lab
 from callgram_details import Details, Settings
 from callgram_details.accounts import Throttle, logged_in, new_operator, new_token, token_of
@@ -48,7 +48,7 @@ def drawn(
         try:
             return [
                 await plugin.decorate_message(
-                    Context(now=at + timedelta(hours=n), settings=settings), call, stage, Chat(id=1), Message("text")
+                    Context(now=at + timedelta(hours=n), settings=settings), call, stage, Message("text")
                 )
                 for n in range(times)
             ]
@@ -89,7 +89,7 @@ def test_there_is_no_button(settings: Settings, stage: Stage) -> None:
 def test_without_a_store_there_is_no_button_and_no_error() -> None:
     async def ask() -> Any:
         return await Details().decorate_message(
-            Context(now=NOW, settings=SHOWN), ended_call, Stage.HANGUP, Chat(id=1), Message("text")
+            Context(now=NOW, settings=SHOWN), ended_call, Stage.HANGUP, Message("text")
         )
 
     ended_call = ended()

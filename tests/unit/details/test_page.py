@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from callgram import Action, Enterprise, Event, Op, Record, Secret, Stage
@@ -15,12 +16,15 @@ from callgram.calls.book import Book
 from callgram.calls.story import tell
 from callgram.cards import Card, Shown
 from callgram.context import Chat, Directory, Locale
-from callgram.reading import CallFile
+from callgram.reading import CallFile, Listed
 from callgram.testing import lab
 from callgram_details import Details, page
 from callgram_details.access import Reader
+from callgram_details.accounts import Operator
+from callgram_details.briefs import brief_of
 from callgram_details.chats import chats_of
 from callgram_details.exports import log_of, mermaid_of
+from callgram_details.lists import Asked
 from callgram_details.rows import rows_of
 from callgram_details.secrets_gone import NumberMask, pretty
 from callgram_details.story import badges_of, gaps_of, names_of, result_words, split
@@ -101,10 +105,33 @@ def life_of(told: list[Event], ended: bool) -> list[Action]:
     return actions
 
 
-def drawn(file: CallFile, *, masked: bool = False, words: Wording = RU) -> str:
-    reader = Reader(enterprises=("0367",), masked=masked)
-    view = page.View(reader=reader, words=words, locale=LOCALE, directory=DIRECTORY, query=(("s", "sig"),))
-    return page.call_page(view, file, file.channels[0] if file.channels else "x", (), page=0, lives=False)
+def view_of(words: Wording, *, masked: bool = False, link: str = "sig") -> page.View:
+    reader = Reader(enterprises=("0367",), masked=masked, operator=Operator(login="anna", password_hash=""))
+    return page.View(reader=reader, words=words, locale=LOCALE, directory=DIRECTORY, query=(("s", link),))
+
+
+def drawn(file: CallFile, *, masked: bool = False, words: Wording = RU, link: str = "sig", number: int = 0) -> str:
+    view = view_of(words, masked=masked, link=link)
+    return page.call_page(view, file, file.channels[0] if file.channels else "x", (), page=number, lives=False)
+
+
+def the_list(file: CallFile, view: page.View, text: str) -> dict[str, Any]:
+    """What the list of calls is drawn of, with ``text`` in every field of its filter."""
+    brief = brief_of(Listed(facts=file.facts, n_chats=1, n_shown=0), view.words, LOCALE.plan)
+    asked = Asked(**dict.fromkeys(Asked.__struct_fields__, text))
+    calls = {"calls": [brief], "live": [brief], "urls": ["/x"], "live_urls": ["/x"], "csrf": text, "searched": text}
+    more = {"next": "/calls", "csv": "/calls.csv", "languages": [("ru", "/calls")]}
+    return {**calls, **more, "asked": asked, "enterprises": [text]}
+
+
+def listed(html: str) -> list[str]:
+    """The keys of the rows in the list."""
+    return re.findall(r'<li id="?(\w+)"? class', html)
+
+
+def marked(html: str) -> list[str]:
+    """The keys of the marks on the timeline."""
+    return re.findall(r'<(?:a href="#|use id=m-)(\w+)"? class="?(?!stamp)', html)
 
 
 class Shape(HTMLParser):
@@ -162,8 +189,7 @@ def test_every_record_is_once_in_the_list_and_once_on_the_timeline(path: Path) -
     file = file_of(path)
     keys = [f"e{record.item.id}" if isinstance(record.item, Event) else f"a{record.item.id}" for record in file.records]
     html = drawn(file)
-    assert re.findall(r'data-row="(\w+)"', html) == keys
-    assert re.findall(r'data-mark="(\w+)"', html) == keys
+    assert listed(html) == marked(html) == keys
     assert Shape(html).bad == []
     assert len(html.encode()) < 150_000
 
@@ -242,11 +268,48 @@ def test_an_ended_call_without_messages_is_badged_and_its_chats_are_named() -> N
     assert "Chat 41: nothing shown" in gaps_of(file, call, EN)
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("superseded", "START not needed: superseded by a later one"),
+        ("host_times: not used, StartTime is off", "The host's times: not used, StartTime is off"),
+        ("filtered: no plugin draws it", "START not shown: filtered: no plugin draws it"),
+        ("blocked: bot was blocked by the user", "START not shown: blocked: bot was blocked by the user"),
+    ],
+)
+def test_why_a_stage_is_not_in_the_chat_is_said_as_what_it_is(reason: str, said: str) -> None:
+    file = file_of(("start", START))
+    records = tuple(
+        Record(cursor=record.cursor, item=msgspec.structs.replace(record.item, reason=reason))
+        if isinstance(record.item, Action) and record.item.op is Op.SKIP
+        else record
+        for record in file.records
+    )
+    file = msgspec.structs.replace(file, records=records)
+    rows = rows_of(file, tell(file.facts, LOCALE.plan), EN, LOCALE.plan)
+    assert {row.text for row in rows if row.what == "skip"} == {said}
+
+
+def test_a_gap_that_is_there_time_and_again_is_told_once() -> None:
+    leaves = [("bridge_leave", {**BRIDGE, "BridgeUniqueid": f"b{n}"}) for n in range(5)]
+    file = file_of(("start", START), *leaves)
+    gaps = gaps_of(file, tell(file.facts, LOCALE.plan), EN)
+    assert len(gaps) == len(set(gaps)) == 1
+
+
 # What may not be seen
 
 
 def test_no_secret_is_on_a_page_whatever_field_it_hides_in() -> None:
-    body = {**START, "Token": TOKEN, "token": TOKEN, "CallerIDName": f"{TOKEN} 42:SECRET-bot-token", "Trunk": TOKEN}
+    deep = {"deep": [{"Password": "SECRET-deep"}], "Url": "https://me:SECRET-pw@pbx.example/1.mp3"}
+    body = {
+        **START,
+        **deep,
+        "Token": TOKEN,
+        "token": TOKEN,
+        "CallerIDName": f"{TOKEN} 42:SECRET-bot-token",
+        "Trunk": TOKEN,
+    }
     file = file_of(("start", body), ("hangup", END))
     call = tell(file.facts, LOCALE.plan)
     exports = log_of(file, RU) + mermaid_of(file, call, rows_of(file, call, RU, LOCALE.plan), {}, RU)
@@ -286,7 +349,7 @@ def test_a_body_that_is_no_object_is_shown_as_it_is(raw: bytes) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("words", [RU, EN])
-def test_hostile_text_stays_text_in_names_bodies_and_messages(text: str, words: Wording) -> None:
+def test_hostile_text_stays_text_on_every_page(text: str, words: Wording, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {**START, "CallerIDName": text, "Phone": text, "Trunk": text, text: text, "Channel": f"SIP/{text}-1"}
     file = file_of(("start", body), ("bridge", {**BRIDGE, **body}), ("hangup", {**END, "Extensions": [text]}))
     records = []
@@ -303,12 +366,18 @@ def test_hostile_text_stays_text_in_names_bodies_and_messages(text: str, words: 
             )
         records.append(Record(cursor=record.cursor, item=item))
     file = CallFile(facts=file.facts, records=tuple(records), cards=file.cards, channels=(text, "1.1"))
-    html = drawn(file, words=words)
-    shape = Shape(html)
-    assert shape.bad == []
-    assert shape.tags.count("script") == 1
-    assert not {"img", "iframe", "style", "object", "embed", "base"} & set(shape.tags)
-    assert "49{%" not in html
+    view = view_of(words)
+    whole = drawn(file, words=words)
+    monkeypatch.setattr(page, "WHOLE_ROWS", 0)
+    thin = drawn(file, words=words)
+    records = tuple(page.record_page(view, file, "1.1", key) for key in listed(thin))
+    listing = page.list_page(view, **the_list(file, view, text))
+    for html in (whole, thin, page.rest_page(view, file, text), listing, *records):
+        shape = Shape(html)
+        assert shape.bad == []
+        assert shape.tags.count("script") == 1
+        assert not {"img", "iframe", "style", "object", "embed", "base"} & set(shape.tags)
+        assert "49{%" not in html
 
 
 @pytest.mark.parametrize(
@@ -366,18 +435,72 @@ def test_the_relative_clock() -> None:
     assert [relative(value) for value in (0, 0.4131, 62.04, 3723)] == ["+0.000", "+0.413", "+1:02.0", "+1:02:03.0"]
 
 
-def test_a_call_of_500_records_is_small_and_one_of_3000_is_paged() -> None:
-    base = datetime(2025, 9, 14, 9, 5, tzinfo=UTC)
-    start = ("start", START)
-    for n_records, size in ((500, 600_000), (3_000, 2_500_000)):
-        ends = [
-            ("bridge", {**BRIDGE, "UniqueId": f"2.{n % 40}", "BridgeUniqueid": f"b{n}"}) for n in range(n_records - 1)
-        ]
-        told = lab(Details).events(start, *ends)
-        facts = Book(LOCALE.plan).apply(told[0]).facts
-        records = tuple(Record(cursor=str(number), item=item) for number, item in enumerate(told))
-        html = drawn(CallFile(facts=facts, records=records, cards=(), channels=("1.1",)))
-        assert len(html) < size
-        assert html.count("data-row=") == min(n_records, page.ROWS)
-        assert ("p=1" in html) == (n_records > page.ROWS)
-    assert base < datetime.now(UTC)
+# Long calls
+
+NAME = "Константин Константинопольский"
+TEXT = "📞Входящий звонок\n💰<b>+375 (29) 625-40-70</b>\n☎️" + NAME + "\n" + "строка сообщения\n" * 12
+
+
+def storm(n_records: int, of: str) -> CallFile:
+    """A call of so many records, most of them of one kind."""
+    kinds: dict[str, Any] = {
+        "legs": lambda n: ("bridge", {**BRIDGE, "UniqueId": f"1757840000.{n}", "Channel": f"PJSIP/{n:03}-0000{n:04x}"}),
+        "moves": lambda n: ("bridge" if n % 2 else "bridge_leave", {**BRIDGE, "UniqueId": f"1757840000.{n % 9}"}),
+        "rings": lambda n: (
+            "dial",
+            {**START, "UniqueId": "1.1", "Extensions": [f"{150 + (n + i) % 40}" for i in range(20)]},
+        ),
+        "names": lambda n: ("new_callerid", {**BRIDGE, "CallerIDNum": "375296254070", "CallerIDName": NAME * 3}),
+    }
+    n_events = n_records if of in kinds else n_records // 5
+    more = kinds.get(of, kinds["moves"])
+    told = lab(Details).events(("start", START), *(more(n) for n in range(n_events - 1)))
+    book = Book(LOCALE.plan)
+    for event in told:
+        book.apply(event)
+    actions = [
+        Action(
+            at=told[n % n_events].received_at + timedelta(milliseconds=n), enterprise="0367", call_id=told[0].id, unique_id="1.1",
+            chat_id=(41, -7)[n % 2], bot_id=42, took_s=0.2, id=900_000 + n,
+            stage=(Stage.DIAL, Stage.BRIDGE)[n // 2 % 2],
+            op={"sends": (Op.SEND, Op.DELETE)[n // 2 % 2], "edits": Op.EDIT, "skips": Op.SKIP, "failures": Op.SEND}[of],
+            message_id=0 if of in {"skips", "failures"} else 77_000 + n // 4 * (of == "sends"),
+            text=TEXT if of != "skips" else "", outcome={"skips": "skipped", "failures": "flood"}.get(of, "ok"),
+            reason={"skips": "superseded", "failures": "Too Many Requests: retry after 3 " * 9}.get(of, ""),
+        )
+        for n in range(n_records - n_events)
+    ]  # fmt: skip
+    items = sorted([*told, *actions], key=lambda item: item.received_at if isinstance(item, Event) else item.at)
+    records = tuple(Record(cursor=str(number), item=item) for number, item in enumerate(items))
+    return CallFile(facts=next(iter(book.calls.values())), records=records, cards=(), channels=("1.1",))
+
+
+@pytest.mark.parametrize("words", [pytest.param(RU, id="ru"), pytest.param(EN, id="en")])
+@pytest.mark.parametrize("of", ["legs", "moves", "rings", "names", "sends", "edits", "skips", "failures"])
+def test_a_page_of_500_records_has_150_kB_and_each_of_them_once(of: str, words: Wording) -> None:
+    html = drawn(storm(500, of), words=words, link="s" * 120)
+    assert len(html.encode()) <= 150_000
+    assert len(set(listed(html))) == len(listed(html)) == 500
+    assert marked(html) == listed(html)
+    assert Shape(html).bad == []
+
+
+def test_a_call_of_more_than_2000_records_is_paged_and_its_pages_are_the_whole() -> None:
+    file = storm(4_500, "moves")
+    pages = [drawn(file, number=number) for number in range(3)]
+    assert [len(listed(html)) for html in pages] == [2_000, 2_000, 500]
+    assert len({key for html in pages for key in listed(html)}) == 4_500
+    assert ["p=1" in pages[0], "p=2" in pages[1], "p=0" in pages[1], "p=1" in pages[2]] == [True] * 4
+
+
+def test_what_a_thin_page_leaves_out_is_on_the_page_of_the_rest_and_of_each_record() -> None:
+    file = storm(500, "edits")
+    view = view_of(RU)
+    rest = page.rest_page(view, file, "1.1")
+    assert rest.count("data-from=") == 400
+    assert 'id="legs"' in rest
+    _, actions = split(file)
+    record = page.record_page(view, file, "1.1", f"a{actions[5].id}")
+    assert "editMessageText" in record
+    assert re.search(r'href="/call/details/1\.1\?s=sig#e\d+"', record)
+    assert page.record_page(view, file, "1.1", "a1") == ""
