@@ -58,8 +58,7 @@ class NoHands:
 
 
 class Planner:
-    """Plans until stopped. After each commit ``changed`` is told which calls changed, and ``woken`` that there is something
-    new."""
+    """Plans until stopped. After each commit ``changed`` is told which calls changed, and ``woken`` which cards."""
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class Planner:
         directory: Callable[[], Directory],
         clock: Callable[[], datetime],
         *,
-        woken: Callable[[], None],
+        woken: Callable[[list[CardRow]], None],
         changed: Callable[[list[Call]], None] = lambda calls: None,
         hands: Callable[[], Hands] = NoHands,
     ) -> None:
@@ -127,7 +126,7 @@ class Planner:
         for skip in planned.skips:
             SKIPS.labels(skip.reason.partition(":")[0]).inc()
         self._changed(told)
-        self._woken()
+        self._woken(planned.cards)
         return True
 
     async def _commit(self, batch: Batch, planned: Planned) -> None:

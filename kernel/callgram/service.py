@@ -20,6 +20,7 @@ import msgspec
 from loguru import logger
 
 from callgram import loader
+from callgram.bell import Bell
 from callgram.context import Chat, Context, Directory
 from callgram.dispatch import Ending, Outcome
 from callgram.errors import ConfigError, PluginError, StoreError
@@ -27,7 +28,7 @@ from callgram.events import OURS, Event
 from callgram.loader import Loaded, Plugins, Status
 from callgram.metrics import HOOK_FAILURES, SINK_LAG
 from callgram.settings import Settings
-from callgram.store import Store
+from callgram.store import CardRow, Store
 from callgram.trace import Record
 
 RELOAD_S = 0.5  # what an administrative command changes is noticed within a second
@@ -51,6 +52,7 @@ class Service:
         self.sender: Any = None
         self.sinks: Any = None
         self.enricher: Any = None
+        self.bell = Bell(store)
         self._parts: list[asyncio.Task[None]] = []
 
     def known(self) -> Directory:
@@ -77,6 +79,8 @@ class Service:
         """Events were stored. Who else has to do with them is woken when they are planned."""
         if self.planner is not None:
             self.planner.wake()
+        else:
+            self.bell.ring()
 
     def run_part(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run one part for the life of the process. One that ends by itself is a bug and ends the process, loudly."""
@@ -230,6 +234,8 @@ async def running(settings: Settings, *, store: Store | None = None) -> AsyncIte
         await service.reload()
         service.run_part("directory", _reloading(service))
         service.run_part("house", _keeping_house(service))
+        service.run_part("bell", service.bell.run())
+        service.run_part("listener", service.bell.listen(service.wake))
         stack.push_async_callback(_end_parts, service)
         if "sink" in settings.roles:
             await stack.enter_async_context(_sinking(service))
@@ -268,13 +274,22 @@ def _plan(service: Service) -> None:
         service.plugins,
         service.known,
         utc_now,
-        woken=lambda: service.sinks.wake() if service.sinks else None,
+        woken=lambda cards: _after_plan(service, cards),
         changed=enricher.offer,
         hands=lambda: service.sender or NoHands(),
     )
     service.planner, service.enricher = planner, enricher
     service.run_part("planner", planner.run())
     service.run_part("enricher", enricher.run())
+
+
+def _after_plan(service: Service, cards: list[CardRow]) -> None:
+    """The sender of this process has its cards already; those of other nodes' bots are theirs."""
+    if service.sinks is not None:
+        service.sinks.wake()
+    own = service.sender.owned if service.sender is not None else frozenset()
+    if any(card.bot_id not in own for card in cards):
+        service.bell.ring()
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from callgram.bell import Rings
 from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown, Stage, Urgency
 from callgram.context import Chat, Directory, Enterprise, Mode
@@ -170,9 +171,9 @@ class ChatLimit(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Store(Reading, Naming, Protocol):
-    """See the module, and callgram.reading for what pages and exports read. Implementations start usable
-    (``open_store`` returned them connected and migrated)."""
+class Store(Reading, Naming, Rings, Protocol):
+    """See the module, callgram.reading for what pages and exports read, callgram.bell for ``ring`` and ``listen``.
+    Implementations start usable (``open_store`` returned them connected and migrated)."""
 
     async def close(self) -> None: ...
 

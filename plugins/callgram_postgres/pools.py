@@ -17,7 +17,7 @@ from callgram.errors import ConfigError, StoreError
 
 Job = Literal["ingest", "plan", "send", "read", "rest"]
 
-SIZES: dict[Job, int] = {"ingest": 4, "plan": 4, "send": 3, "read": 3, "rest": 4}  # ingest: more than 16 are slower, not faster
+SIZES: dict[Job, int] = {"ingest": 4, "plan": 4, "send": 3, "read": 3, "rest": 5}  # ingest: more than 16 are slower, not faster
 UNREADABLE = "the DSN of PostgreSQL cannot be read; write postgresql://user:password@host/database"
 COMMAND_S = 30.0
 CONNECT_S = 10.0

@@ -1,6 +1,6 @@
 """The store on PostgreSQL: callgram's state, queue and coordination in one database. The contract: callgram.store.
 
-Each part of the contract has its module: ingest, planning, sending, sinks, reading, admin, house. SQL lies in ``sql/``, the
+Each part of the contract has its module: bell, ingest, planning, sending, sinks, reading, admin, house. SQL lies in ``sql/``, the
 tables in ``migrations/``. Works on PostgreSQL 14 and later, where ``DETACH CONCURRENTLY`` came.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from callgram_postgres.admin import Admin
+from callgram_postgres.bell import Bell
 from callgram_postgres.house import DAYS_AHEAD
 from callgram_postgres.ingest import Ingest
 from callgram_postgres.migrate import migrate
@@ -20,7 +21,7 @@ from callgram_postgres.sending import Sending
 from callgram_postgres.sinks import Sinks
 
 
-class PostgresStore(Admin, Ingest, Planning, Sending, Sinks, Reading, Naming):
+class PostgresStore(Admin, Bell, Ingest, Planning, Sending, Sinks, Reading, Naming):
     """Made by :func:`connect`."""
 
     async def close(self) -> None:

@@ -103,7 +103,7 @@ class _Planning:
         directory = await store.directory()
         plugins = loader.load(settings, lambda outcome: None)
         apart: Any = _Apart(store)
-        made = Planner(apart, plugins, lambda: directory, lambda: datetime.now(UTC), woken=lambda: None)
+        made = Planner(apart, plugins, lambda: directory, lambda: datetime.now(UTC), woken=lambda cards: None)
         stage = cls(apart, made)
         await stage._planned([_event(Kind.DIAL, next(stage._serial)) for _ in range(n_live)])
         return stage

@@ -206,6 +206,20 @@ def test_lost_connections_are_store_errors_and_then_replaced(play: Any) -> None:
     play(scenario)
 
 
+def test_who_listens_notices_that_the_connection_is_lost(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        listening = asyncio.create_task(store.listen(lambda: None))
+        listens = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle'"
+        async with asyncio.timeout(10):
+            while not await connection.fetchval(listens):
+                assert not listening.done()
+            await _kill(connection)
+            with pytest.raises(StoreError, match="listens was lost"):
+                await listening
+
+    play(scenario)
+
+
 def test_no_secret_of_the_dsn_is_in_an_error() -> None:
     for dsn in (
         "postgresql://user:s3cret@127.0.0.1:1/database",

@@ -258,6 +258,30 @@ async def test_a_chat_is_muted_until_a_moment(world: World) -> None:
     assert len(marks) >= 2, "who asks for the directory notices"
 
 
+@conforms
+async def test_who_rings_is_heard_by_the_others_and_not_by_himself(world: World) -> None:
+    here, there = await world.open(), await world.open()
+    heard: list[str] = []
+    rung = asyncio.Event()
+
+    def listener(name: str) -> Callable[[], None]:
+        return lambda: (heard.append(name), rung.set())[1]
+
+    listening = [asyncio.create_task(one.listen(listener(name))) for one, name in ((here, "here"), (there, "there"))]
+    async with asyncio.timeout(10):
+        while not rung.is_set():  # until both listen
+            await there.ring()
+            await asyncio.sleep(0.01)
+        rung.clear()
+        heard.clear()
+        await here.ring()
+        await rung.wait()
+    assert set(heard) == {"there"}
+    for one in listening:
+        one.cancel()
+    await asyncio.gather(*listening, return_exceptions=True)
+
+
 # ingest
 
 

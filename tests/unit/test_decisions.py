@@ -59,7 +59,7 @@ class Office:
             await self.store.append([event])
         directory = await self.store.directory()
         planner = Planner(
-            self.store, self._plugins, lambda: directory, lambda: self.now, woken=lambda: None
+            self.store, self._plugins, lambda: directory, lambda: self.now, woken=lambda cards: None
         )
         while await planner.step():
             pass

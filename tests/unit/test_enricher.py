@@ -69,7 +69,7 @@ class World:
             self._plugins,
             lambda: directory,
             lambda: NOW,
-            woken=lambda: None,
+            woken=lambda cards: None,
             changed=lambda calls: (self.offered.extend(calls), self.enricher.offer(calls))[1],
         )
 

@@ -6,6 +6,7 @@ Everything but the planner's batch happens without awaiting, and so at once. A b
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,18 @@ class MemoryStore(MemoryReading, MemoryNaming):
 
     async def ping(self) -> None:
         pass
+
+    async def ring(self) -> None:
+        for store, rung in self._db.listeners:
+            if store is not self:
+                rung()
+
+    async def listen(self, rung: Callable[[], None]) -> None:
+        self._db.listeners.append((self, rung))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._db.listeners.remove((self, rung))
 
     # administration
 

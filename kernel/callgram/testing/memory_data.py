@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -71,6 +72,7 @@ class Database:
         self.actions: list[Action] = []
         self.trace: list[StoredEvent | Action] = []
         self.planning: set[str] = set()
+        self.listeners: list[tuple[object, Callable[[], None]]] = []
         self.leases: dict[int, Lease] = {}
         self.limits: dict[tuple[int, int], ChatLimit] = {}
         self.cursors: dict[str, str] = {}
