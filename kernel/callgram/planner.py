@@ -369,7 +369,7 @@ def _looks_same(old: Call, new: Call) -> bool:
 
 def _muted(chat: Chat, now: datetime) -> str:
     """Why a chat is told of no other call now, ``""`` where it is."""
-    return f"muted: until {chat.muted_until:%Y-%m-%d %H:%M}Z" if chat.muted_until and now < chat.muted_until else ""
+    return f"muted: {chat.muted_until:%Y-%m-%d %H:%M}Z" if chat.muted_until and now < chat.muted_until else ""
 
 
 def _never_seen(card: Card, plan: Plan) -> bool:

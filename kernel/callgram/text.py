@@ -31,6 +31,11 @@ def escape(text: str) -> str:
     return html.escape(_CONTROL.sub("", unicodedata.normalize("NFC", text)), quote=False)
 
 
+def visible(text: str) -> str:
+    """Outside text without control and direction marks: they change how what stands around it is read."""
+    return _CONTROL.sub("", text)
+
+
 def one_line(text: str, limit: int = MAX_NAME) -> str:
     """Outside text as one short line, not yet escaped: a name may hold newlines and 10 000 characters."""
     flat = " ".join(_CONTROL.sub("", " ".join(text.split())).split())

@@ -43,6 +43,8 @@ class ActionOut(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     text: str
     took_s: float
+    retry_after_s: float
+    plugin: str
     cause: int
 
 
@@ -124,6 +126,8 @@ def call_out(
                 reason=action.reason,
                 text=action.text,
                 took_s=action.took_s,
+                retry_after_s=action.retry_after_s,
+                plugin=action.plugin,
                 cause=int(by_key[f"a{action.id}"].cause[1:] or 0),
             )
             for action in actions

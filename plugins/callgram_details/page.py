@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from callgram import CallFile, Directory, Enterprise, Listed, Locale, tell
+from callgram.text import visible
 from callgram_details.access import Reader
 from callgram_details.briefs import Brief, brief_of
 from callgram_details.chats import chats_of
@@ -174,7 +175,7 @@ def _links(unique_id: str, view: View) -> dict[str, Any]:
 
 
 def _drawn(template: str, view: View, file: CallFile, told: dict[str, Any]) -> str:
-    html = templates().get_template(template).render(**told)
+    html = visible(templates().get_template(template).render(**told))
     return cleaned(html, told["enterprise"], view.reader, numbers_of(file))
 
 
@@ -246,7 +247,7 @@ def _other_url(view: View, other: Brief) -> str:
 
 
 def list_page(view: View, **told: Any) -> str:
-    html = templates().get_template("list.html").render(words=view.words, reader=view.reader, **told)
+    html = visible(templates().get_template("list.html").render(words=view.words, reader=view.reader, **told))
     if view.reader.masked:
         clients = [brief.call.client for brief in (*told["calls"], *told["live"])]
         html = NumberMask(clients)(html)

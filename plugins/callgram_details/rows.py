@@ -217,7 +217,7 @@ class _Builder:
         if not action.chat_id:
             return action.reason
         kind, _, more = action.reason.partition(": ")
-        key = f"skip_{kind}" if kind in {"superseded", "host_times"} else "row_skip"
+        key = f"skip_{kind}" if kind in {"superseded", "held", "muted", "host_times"} else "row_skip"
         return words.say(key, stage=stage, reason=more if key != "row_skip" else action.reason)
 
     def _answer(self, action: Action, n_try: int) -> list[tuple[str, str]]:
@@ -229,6 +229,8 @@ class _Builder:
             ("message_id", str(action.message_id) if action.message_id else ""),
             ("", words.say("took", time=words.span(action.took_s)) if action.took_s else ""),
             ("", words.say("attempt", n=n_try) if n_try > 1 else ""),
+            ("retry_after", words.span(action.retry_after_s) if action.retry_after_s else ""),
+            (words["drawn_by"], action.plugin),
         ]
         return [(label, value) for label, value in said if value]
 

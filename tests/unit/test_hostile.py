@@ -229,3 +229,4 @@ def test_a_call_page_shows_it_as_text_and_has_no_element_of_its_making(text: Hos
     assert page.odd == []
     assert [target for target in page.targets if not re.match(r"(/|#|\?|$)", target)] == []
     assert " ".join(text.seen.split()) in page.text
+    assert GARBAGE.search(page.text) is None
