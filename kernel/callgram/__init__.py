@@ -17,7 +17,7 @@ from callgram.naming import NameTable
 from callgram.numbers import NumberPlan
 from callgram.reading import CallFile, CallFilter, CallPage, Listed
 from callgram.store import Store
-from callgram.text import catalogue, clock, duration, escape, html_lines, one_line, phone
+from callgram.text import catalogue, clock, duration, escape, html_lines, one_line, phone, visible
 from callgram.trace import Action, Op, Record
 
 __version__ = "0.1.0"
@@ -69,5 +69,6 @@ __all__ = [
     "retold",
     "tell",
     "tracelines",
+    "visible",
     "with_store",
 ]

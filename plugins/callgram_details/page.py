@@ -15,8 +15,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from callgram import CallFile, Directory, Enterprise, Listed, Locale, tell
-from callgram.text import visible
+from callgram import CallFile, Directory, Enterprise, Listed, Locale, tell, visible
 from callgram_details.access import Reader
 from callgram_details.briefs import Brief, brief_of
 from callgram_details.chats import chats_of

@@ -7,8 +7,8 @@ from here holds anything of the DSN.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 import asyncpg
@@ -41,24 +41,41 @@ SETTINGS: dict[Job, dict[str, str]] = {
 }
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what asyncpg and the operating system raise into :class:`StoreError`, without rows or secrets."""
-    try:
-        yield
-    except asyncpg.ClientConfigurationError:
-        raise ConfigError(UNREADABLE) from None
-    except asyncpg.DataError as error:
-        raise StoreError(f"PostgreSQL cannot hold a value: {type(error).__name__}") from None  # the message shows it
-    except asyncpg.PostgresError as error:
-        # Only the message: DETAIL shows rows.
-        raise StoreError(f"PostgreSQL refused: {error.args[0] if error.args else ''} ({error.sqlstate})") from None
-    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # the latter where a server vanishes
-        raise StoreError(f"the connection to PostgreSQL is not usable: {error}") from None
-    except TimeoutError:
-        raise StoreError("PostgreSQL did not answer in time; see to the database") from None
-    except OSError as error:
-        raise StoreError(f"PostgreSQL cannot be reached: {error.strerror or type(error).__name__}") from None
+class _Translated:
+    """Turns what asyncpg and the operating system raise into :class:`StoreError`, without rows or secrets."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and (known := _translation(error)) is not None:
+            raise known from None
+
+
+_TRANSLATED = _Translated()  # a generator for each statement would cost more than its part
+
+
+def translated() -> _Translated:
+    """``with translated():`` around whatever talks to PostgreSQL."""
+    return _TRANSLATED
+
+
+def _translation(error: BaseException) -> Exception | None:
+    match error:
+        case asyncpg.ClientConfigurationError():
+            return ConfigError(UNREADABLE)
+        case asyncpg.DataError():
+            return StoreError(f"PostgreSQL cannot hold a value: {type(error).__name__}")  # the message shows it
+        case asyncpg.PostgresError():
+            # Only the message: DETAIL shows rows.
+            return StoreError(f"PostgreSQL refused: {error.args[0] if error.args else ''} ({error.sqlstate})")
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError():  # the latter where a server vanishes
+            return StoreError(f"the connection to PostgreSQL is not usable: {error}")
+        case TimeoutError():
+            return StoreError("PostgreSQL did not answer in time; see to the database")
+        case OSError():
+            return StoreError(f"PostgreSQL cannot be reached: {error.strerror or type(error).__name__}")
+    return None
 
 
 class Pools:
