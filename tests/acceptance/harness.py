@@ -226,12 +226,12 @@ class Program:
 
     # Life
 
-    def start(self, *, wait: bool = True) -> None:
+    def start(self, *options: str, wait: bool = True) -> None:
         assert self.process is None, "it runs already"
         told = self.log_file.stat().st_size
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "callgram", "serve"],
+                [sys.executable, "-m", "callgram", "serve", *options],
                 cwd=self.work,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -390,13 +390,13 @@ class Program:
     # What became of it
 
     def sql(self, query: str, *arguments: Any) -> list[Any]:
-        """Rows of the embedded database; raises OSError or asyncpg's errors while it is away."""
+        """Rows of its database; raises OSError or asyncpg's errors while it is away."""
+        embedded = {"host": str(self.data / "run"), "port": 5432, "user": "callgram", "database": "callgram"}
 
         async def ask() -> list[Any]:
             if self._database is None or self._database.is_closed():
-                self._database = await asyncpg.connect(
-                    host=str(self.data / "run"), port=5432, user="callgram", database="callgram", timeout=5
-                )
+                dsn = self.environment.get("CALLGRAM_DATABASE_URL")
+                self._database = await asyncpg.connect(dsn, timeout=5, **({} if dsn else embedded))
             rows: list[Any] = await self._database.fetch(query, *arguments, timeout=10)
             return rows
 
