@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -11,6 +12,7 @@ import msgspec
 from callgram.numbers import NumberPlan
 
 Mode = Literal["replace", "edit"]
+Network = IPv4Network | IPv6Network
 
 
 class Secret:
@@ -51,12 +53,19 @@ class Locale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enterprise(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant. ``number`` is its key, ``token`` what its hosts send (column ``name2``), ``bot`` the bot that writes."""
+    """A tenant. ``number`` is its key, ``token`` what its hosts send (column ``name2``), ``bot`` the bot that writes.
+
+    ``addresses``: where its events may come from, anywhere when empty. ``secrets``: what its hosts may sign events with,
+    newest first, at most two; ``require_signature``: unsigned events are refused.
+    """
 
     number: str
     name: str = ""
     token: Secret
     bot_token: Secret
+    addresses: tuple[Network, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    require_signature: bool = False
 
     @property
     def bot_id(self) -> int:

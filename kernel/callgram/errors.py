@@ -33,9 +33,11 @@ class OvertakenError(StoreError):
 
 
 class IngestError(CallgramError):
-    """The sender is at fault. Answered as ``status`` with the message, and nothing is stored."""
+    """The sender is at fault. Answered as ``status`` with the message, and nothing is stored. ``retry_after_s``: whole seconds
+    that the sender is told to wait, 0 where waiting does not help."""
 
-    def __init__(self, status: int, message: str, *, field: str | None = None) -> None:
+    def __init__(self, status: int, message: str, *, field: str | None = None, retry_after_s: int = 0) -> None:
         self.status = status
         self.field = field
+        self.retry_after_s = retry_after_s
         super().__init__(message)

@@ -6,7 +6,7 @@ they don't need (measured: 27 000 against 12 500 requests/s doing nothing).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -28,13 +28,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from callgram import __version__
 from callgram.errors import IngestError
 from callgram.events import POSTED, Kind
-from callgram.ingest import MAX_BODY, Ingest
+from callgram.ingest import HEADERS, MAX_BODY, Ingest
 from callgram.metrics import EVENTS_REFUSED
 
 Report = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 _JSON = (b"content-type", b"application/json")
 _STORED = b'{"ok":true}'
 _REPEATED = b'{"ok":true,"repeated":true}'
+_LENGTH = b"content-length"
+_READ = HEADERS | {_LENGTH}
 
 
 def make_app(ingest: Ingest | None, ready: Report, routes: list[Any]) -> Litestar:
@@ -75,37 +77,37 @@ def _event_route(kind: Kind, ingest: Ingest) -> Any:
             await _answer(send, 405, b'{"error":"use POST"}', extra=[(b"allow", b"POST")])
             return
         try:
-            body = await _body(scope, receive)
+            headers = _headers(scope)
+            body = await _body(headers, receive)
             if body is None:
                 return  # the sender hung up; nobody to answer
-            token, message_id = _told(scope)
-            new = await ingest.accept(kind, body, token, message_id)
+            client = scope.get("client")
+            new = await ingest.accept(kind, body, headers, client[0] if client else "")
         except IngestError as error:
             EVENTS_REFUSED.labels(str(error.status)).inc()
             told = {"error": str(error)} | ({"field": error.field} if error.field else {})
-            await _answer(send, error.status, msgspec.json.encode(told))
+            extra = [(b"retry-after", str(error.retry_after_s).encode())] if error.retry_after_s else None
+            await _answer(send, error.status, msgspec.json.encode(told), extra)
             return
         await _answer(send, 200, _STORED if new else _REPEATED)
 
     return handle
 
 
-def _told(scope: Scope) -> tuple[str, str]:
-    """The first ``Token`` and ``webhook-id`` of the headers; curl in a dialplan repeats headers, and that is fine."""
-    token = message_id = ""
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """The first of each header that counts; curl in a dialplan repeats headers, and that is fine."""
+    headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name == b"token" and not token:
-            token = value.decode("latin-1").strip()
-        elif name == b"webhook-id" and not message_id:
-            message_id = value.decode("latin-1").strip()
-    return token, message_id
+        if name in _READ and value:
+            headers.setdefault(name, value)
+    return headers
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
+async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
     """The request's body, ``None`` when the sender went away; 413 past the limit, read or announced."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY:
-            raise IngestError(413, f"the body has more than {MAX_BODY} bytes; a call event has a few hundred")
+    announced = headers.get(_LENGTH, b"")
+    if announced.isdigit() and int(announced) > MAX_BODY:
+        raise IngestError(413, f"the body has more than {MAX_BODY} bytes; a call event has a few hundred")
     parts: list[bytes] = []
     size = 0
     while True:
@@ -149,9 +151,10 @@ def _documented(kind: Kind) -> PathItem:
     answers = {
         "200": "Stored, or recognised as a repetition of what is stored",
         "400": "Not JSON",
-        "403": "Unknown Token; nothing is stored",
+        "403": "Unknown Token, or not one for this address; or a signature that is missing or wrong. Nothing is stored",
         "413": "More than 64 KiB",
         "422": "Not an object, or a field that cannot be read; the field is named",
+        "429": "Too many different wrong Tokens from this address; Retry-After says how long",
         "503": "Not stored: the database does not answer",
     }
     return PathItem(

@@ -1,7 +1,7 @@
 """Ingest: an event is answered 200 once it is stored, and stored together with all that are in flight.
 
 Group commit: while one transaction commits, the next batch gathers; one writer, so no connection waits for another's
-fsync. Refusals are :class:`IngestError` with the HTTP status of docs/events.md.
+fsync. Who may send is callgram.senders. Refusals are :class:`IngestError` with the HTTP status of docs/events.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from loguru import logger
@@ -18,8 +18,12 @@ from callgram.context import Directory
 from callgram.errors import IngestError, StoreError
 from callgram.events import Kind, read_wire, text_of, token_of
 from callgram.metrics import COMMIT_SECONDS, EVENTS_REPEATED, EVENTS_STORED
+from callgram.senders import Senders
+from callgram.signatures import HEADERS as SIGNING
+from callgram.signatures import ID, SIGNATURE, check
 from callgram.store import NewEvent, Store
 
+HEADERS = SIGNING | {b"token"}  # what an event may carry beside its body
 MAX_BODY = 64 * 1024  # bytes
 REPEAT_S = 5.0  # a channel that re-enters a bridge repeats its body; later than this it is a new event
 KEYED_REPEAT_S = 86_400.0  # the same with an idempotency header (webhook-id, Standard Webhooks)
@@ -40,28 +44,33 @@ class Ingest:
         stored: Callable[[], None],
     ) -> None:
         """``storing`` is called when events are about to be stored, ``stored`` when they are."""
-        self._store, self._directory, self._clock = store, directory, clock
+        self._store, self._clock = store, clock
+        self.senders = Senders(store, directory)
         self._storing, self._stored = storing, stored
         self._waiting: list[tuple[NewEvent, asyncio.Future[bool]]] = []
         self._gathered = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._n_refused = 0
         self._said_at = -SAY_EVERY_S
-        self._numbers: tuple[str, dict[bytes, str]] = ("-", {})
 
-    async def accept(self, kind: Kind, body: bytes, header_token: str, message_id: str) -> bool:
-        """Store one event; False when it repeats one that is stored already.
+    async def accept(self, kind: Kind, body: bytes, headers: Mapping[bytes, bytes], address: str = "") -> bool:
+        """Store one event; False when it repeats one that is stored already. ``headers``: those of HEADERS that came with it,
+        each once, its name in lower case. ``address``: where it came from.
 
         Raises:
-            IngestError: 400, 403, 422 as docs/events.md says; 503 when the store did not take it.
+            IngestError: 400, 403, 422, 429 as docs/events.md says; 503 when the store did not take it.
         """
         wire = read_wire(body)
-        number = self._enterprise(token_of(wire) or header_token)
+        sender = self.senders.find(token_of(wire) or headers.get(b"token", b"").decode("latin-1").strip(), address)
         now = self._clock()
-        identity = message_id.encode() if message_id else body
-        digest = hashlib.blake2b(b"\0".join((number.encode(), kind.encode(), identity)), digest_size=16).digest()
+        message_id, route = headers.get(ID, b"").strip(), kind.encode()
+        if sender.require_signature or (sender.keys and SIGNATURE in headers):
+            check(sender.keys, headers, body, now)
+            route = b""  # it is not signed: whoever replays an event on another route repeats it all the same
+        parts = b"\0".join((sender.identity, route, message_id or body))
+        digest = hashlib.blake2b(parts, digest_size=16).digest()
         event = NewEvent(
-            enterprise=number,
+            enterprise=sender.number,
             kind=kind,
             unique_id=text_of(wire.unique_id),
             received_at=now,
@@ -75,19 +84,6 @@ class Ingest:
         self._waiting.append((event, answer))
         self._gathered.set()
         return await answer
-
-    def _enterprise(self, token: str) -> str:
-        """The number of the enterprise with this Token. Looked up by digest, so that timing tells nothing of a token."""
-        directory = self._directory()
-        if self._numbers[0] != directory.mark:
-            known = {_digest(one.token.reveal()): one.number for one in directory.enterprises.values()}
-            self._numbers = (directory.mark, known)
-        if not token:
-            raise IngestError(403, "no Token in the body or the headers; send the enterprise's Token", field="Token")
-        number = self._numbers[1].get(_digest(token))
-        if number is None:
-            raise IngestError(403, "unknown Token; `callgram enterprise list` shows the enterprises", field="Token")
-        return number
 
     async def run(self) -> None:
         """Write batches until cancelled. What was accepted before is still written: cancel when requests have stopped."""
@@ -118,7 +114,6 @@ class Ingest:
                 answer.set_result(is_new)
         self._stored()
 
-
     def _say_refused(self, n_events: int, error: StoreError) -> None:
         """At once, then every ten seconds with the count: under load there are hundreds of batches a second."""
         self._n_refused += n_events
@@ -126,7 +121,3 @@ class Ingest:
         if now - self._said_at >= SAY_EVERY_S:
             logger.error("{} events refused, the store does not take them: {}", self._n_refused, error)
             self._said_at, self._n_refused = now, 0
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()

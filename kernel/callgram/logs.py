@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"(?<!\d)\d{5,}:[A-Za-z0-9_-]{20,}")  # in a URL "bot" stands right before it
 _URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]+):\S+@")
+_SIGNING = re.compile(r"whsec_[A-Za-z0-9+/=_-]+")
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}"
 
 
 def scrub(text: str) -> str:
-    """``text`` without bot tokens and passwords of URLs."""
-    return _URL_PASSWORD.sub(r"\1:***@", _TOKEN.sub("***", text))
+    """``text`` without bot tokens, secrets of signatures and passwords of URLs."""
+    return _URL_PASSWORD.sub(r"\1:***@", _SIGNING.sub("***", _TOKEN.sub("***", text)))
 
 
 def _scrubbed(record: Record) -> None:

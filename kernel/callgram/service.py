@@ -385,6 +385,8 @@ async def _serving(service: Service) -> AsyncIterator[None]:
         ingest = Ingest(
             service.store, service.known, utc_now, storing=service.expect, stored=service.wake_planner
         )
+        await ingest.senders.recall()
+        service.run_part("senders", ingest.senders.remember())
         writing = service.run_part("ingest", ingest.run())
     routes: list[Any] = []
     answers = await service.plugins.dispatcher.every(
@@ -396,7 +398,8 @@ async def _serving(service: Service) -> AsyncIterator[None]:
         make_app(ingest, service.report, routes),
         loop="none",
         http=OneWriteProtocol,
-        proxy_headers=False,  # nothing here asks for the sender's address
+        proxy_headers=bool(settings.trusted_proxies),  # X-Forwarded-For is anybody's to write
+        forwarded_allow_ips=list(settings.trusted_proxies),
         ws="none",
         log_config=None,
         access_log=False,

@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Mapping
 from importlib import resources
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -138,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path = Path("data")
     roles: tuple[str, ...] = ROLES
     node: str = ""
+    trusted_proxies: tuple[str, ...] = ()
     serving: bool = False
 
 
@@ -151,6 +153,7 @@ ENVIRONMENT = {
     "CALLGRAM_DATA_DIR": "directory of the embedded PostgreSQL, ./data when unset (as root /var/lib/callgram)",
     "CALLGRAM_PLUGINS": "plugins.toml to use",
     "CALLGRAM_NODE": "name of this node, host:port when unset; must differ between nodes of one database",
+    "CALLGRAM_TRUSTED_PROXIES": "addresses of reverse proxies whose X-Forwarded-For is believed, as 127.0.0.1,10.0.0.0/24",
 }
 
 
@@ -201,6 +204,15 @@ def _dsn(text: str) -> Secret:
     return Secret(text)
 
 
+def _proxies(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(one.strip())) for one in text.split(",") if one.strip())
+    except ValueError as error:
+        raise ConfigError(
+            f"CALLGRAM_TRUSTED_PROXIES: {error}; give addresses or networks with commas, such as 127.0.0.1,10.0.0.0/24"
+        ) from None
+
+
 _READERS: dict[str, Any] = {
     "database_url": _dsn,
     "telegram_api_url": _url,
@@ -210,6 +222,7 @@ _READERS: dict[str, Any] = {
     "port": _number("CALLGRAM_PORT", 0, 65_535),
     "data_dir": lambda text: Path(text).absolute(),
     "node": str,
+    "trusted_proxies": _proxies,
 }
 
 

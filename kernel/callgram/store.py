@@ -189,6 +189,13 @@ class Store(Reading, Naming, Rings, Protocol):
         """Add or change. Raises ConfigError when another enterprise has the token already."""
         ...
 
+    async def change_enterprise(self, number: str, change: Callable[[Enterprise | None], Enterprise]) -> None:
+        """Put what ``change`` makes of the enterprise as it is stored, ``None`` for none; nobody changes it meanwhile.
+
+        ``change`` is pure and keeps the number; what it raises leaves everything as it was.
+        """
+        ...
+
     async def add_subscriber(self, number: str, chat: Chat) -> bool:
         """True when the chat was not subscribed to the enterprise's bot before. Raises ConfigError: unknown
         enterprise."""
@@ -293,7 +300,10 @@ class Store(Reading, Naming, Rings, Protocol):
         """Where ``sink`` is; a new sink starts at the beginning of what is kept."""
         ...
 
-    async def save_cursor(self, sink: str, cursor: str) -> None: ...
+    async def save_cursor(self, sink: str, cursor: str, *, held: str | None = None) -> bool:
+        """Move ``sink`` to ``cursor``. With ``held`` only from there: False, and nothing moves, where somebody else has moved
+        it meanwhile (``callgram sinks rewind``)."""
+        ...
 
     async def trace(self, after: str, *, limit: int) -> list[Record]:
         """Events and actions in commit order behind ``after``, only those that nothing can slip in front of any more.
@@ -301,6 +311,11 @@ class Store(Reading, Naming, Rings, Protocol):
         What was answered once is durable. Events are answered once; an action twice where a sender had to repeat its
         report.
         """
+        ...
+
+    async def waiting_since(self, after: str) -> datetime | None:
+        """The time of the first committed record behind ``after``, also of one that ``trace`` still holds back; ``None``:
+        there is none."""
         ...
 
     async def trace_of(self, enterprise: str, unique_id: str) -> list[Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -40,12 +40,25 @@ class Admin(House):
         return self._directory
 
     async def put_enterprise(self, enterprise: Enterprise) -> None:
-        number, token = enterprise.number, enterprise.token.reveal()
+        await self.change_enterprise(enterprise.number, lambda _: enterprise)
+
+    async def change_enterprise(self, number: str, change: Callable[[Enterprise | None], Enterprise]) -> None:
         async with self._changing() as connection:
+            row = await connection.fetchrow(SQL["one_enterprise"], number)
+            enterprise = change(_enterprise(row) if row else None)
+            token = enterprise.token.reveal()
             other = await connection.fetchval(SQL["token_owner"], number, token)
             if other is not None:
                 raise ConfigError(f"enterprise {number}: enterprise {other} has that token; give each its own")
-            values = (number, enterprise.name, token, enterprise.bot_token.reveal())
+            values = (
+                number,
+                enterprise.name,
+                token,
+                enterprise.bot_token.reveal(),
+                enterprise.addresses,
+                [secret.reveal() for secret in enterprise.secrets],
+                enterprise.require_signature,
+            )
             if not await connection.fetchval(SQL["change_enterprise"], *values):
                 await connection.execute(SQL["add_enterprise"], *values)
             await connection.execute(ADD_QUEUE, part_of(number), number)
@@ -85,20 +98,24 @@ class Admin(House):
                     ) from None
 
 
+def _enterprise(row: Any) -> Enterprise:
+    return Enterprise(
+        number=row["number"],
+        name=row["name"],
+        token=Secret(row["token"]),
+        bot_token=Secret(row["bot_token"]),
+        addresses=tuple(row["addresses"]),
+        secrets=tuple(Secret(secret) for secret in row["secrets"] if secret),
+        require_signature=row["require_signature"],
+    )
+
+
 def _directory(mark: str, enterprises: list[Any], subscribers: list[Any]) -> Directory:
     chats: dict[str, list[Chat]] = {}
     for row in subscribers:
         chats.setdefault(row["bot_token"], []).append(Chat(id=row["tg_id"], name=row["name"], muted_until=row["muted_until"]))
     return Directory(
         mark=mark,
-        enterprises={
-            row["number"]: Enterprise(
-                number=row["number"],
-                name=row["name"],
-                token=Secret(row["token"]),
-                bot_token=Secret(row["bot_token"]),
-            )
-            for row in enterprises
-        },
+        enterprises={row["number"]: _enterprise(row) for row in enterprises},
         chats={row["number"]: tuple(chats.get(row["bot_token"], ())) for row in enterprises},
     )

@@ -103,7 +103,8 @@ def test_a_changed_token_replaces_the_old_one_within_a_second(program: Program, 
 
 def test_the_lists_show_no_secret(program: Program, office: Office) -> None:
     listed = json.loads(program.cli("enterprise", "list", "--json").stdout)
-    assert {"number": office.number, "name": "", "bot": office.bot, "chats": len(office.chats)} in listed
+    own = {"number": office.number, "name": "", "bot": office.bot, "chats": len(office.chats)}
+    assert own | {"addresses": [], "signature": "none", "secrets": 0} in listed
     texts = [program.cli("enterprise", "list").stdout, program.cli("subscriber", "list").stdout, json.dumps(listed)]
     assert all(str(chat) in texts[1] for chat in office.chats)
     assert not [secret for secret in program.secrets for text in texts if secret in text]
@@ -177,6 +178,22 @@ def assert_one_line(stderr: str, *parts: str) -> None:
             ["--bot-token"],
             id="a bot token that is none",
         ),
+        pytest.param(["enterprise", "add", "9", "--token", "t"], ["--bot-token", "no enterprise 9"], id="half of a new one"),
+        pytest.param(
+            ["enterprise", "add", "9", "--token", "t", "--bot-token", "1:a", "--address", "10.0.0.1/8"],
+            ["--address", "10.0.0.1/8", "10.0.0.0/8"],
+            id="an address that is none",
+        ),
+        pytest.param(
+            ["enterprise", "add", "9", "--address", "10.0.0.1", "--any-address"], ["--any-address"], id="here and anywhere"
+        ),
+        pytest.param(
+            ["enterprise", "add", "9", "--token", "t", "--bot-token", "1:a", "--require-signature"],
+            ["enterprise secret 9"],
+            id="signatures without a secret",
+        ),
+        pytest.param(["enterprise", "secret", "9"], ["no enterprise 9"], id="a secret of an unknown one"),
+        pytest.param(["enterprise", "secret", "9", "--remove", "--retire"], ["--remove"], id="all and one of them"),
         pytest.param(["serve", "--roles", "ingest,cook"], ["cook", "ingest, plan, send, sink"], id="an unknown role"),
         pytest.param(["replay", __file__, "--url", "http://127.0.0.1:9"], [], id="a file that is no recording"),
     ],

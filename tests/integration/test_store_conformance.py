@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -280,6 +281,49 @@ async def test_who_rings_is_heard_by_the_others_and_not_by_himself(world: World)
     for one in listening:
         one.cancel()
     await asyncio.gather(*listening, return_exceptions=True)
+
+
+@conforms
+async def test_who_may_post_is_stored_and_noticed(world: World) -> None:
+    """Addresses, secrets and whether they are required; each change is one of the mark, and another process reads the same."""
+    store, other = await world.open(), await world.open()
+    plain = Enterprise(number="0367", name="Acme", token=Secret("t"), bot_token=Secret("7:a"))
+    listed = msgspec.structs.replace(plain, addresses=(ip_network("10.0.0.0/8"), ip_network("2001:db8::/64")))
+    one = msgspec.structs.replace(listed, secrets=(Secret("whsec_AAAA"),))
+    both = msgspec.structs.replace(one, secrets=(Secret("whsec_BBBB"), *one.secrets), require_signature=True)
+    marks = []
+    for wanted in (plain, listed, one, both, plain):
+        await store.put_enterprise(wanted)
+        directory = await other.directory()
+        assert directory.enterprises == {"0367": wanted}
+        marks.append(directory.mark)
+    assert all(before != after for before, after in itertools.pairwise(marks))
+
+
+@conforms
+async def test_a_change_starts_from_what_is_stored_and_none_is_lost(world: World) -> None:
+    """Two administrators at once: a secret is shown only once, so it must not be written over."""
+    stores = [await world.open() for _ in range(2)]
+
+    def named(old: Enterprise | None) -> Enterprise:
+        return old or Enterprise(number="0367", token=Secret("t"), bot_token=Secret("7:a"))
+
+    def adding(text: str) -> Callable[[Enterprise | None], Enterprise]:
+        def change(old: Enterprise | None) -> Enterprise:
+            assert old is not None
+            return msgspec.structs.replace(old, secrets=(Secret(text), *old.secrets))
+
+        return change
+
+    def refusing(old: Enterprise | None) -> Enterprise:
+        raise ConfigError("no")
+
+    await stores[0].change_enterprise("0367", named)
+    await asyncio.gather(*(stores[at % 2].change_enterprise("0367", adding(f"whsec_{at}")) for at in range(6)))
+    with pytest.raises(ConfigError, match="no"):
+        await stores[1].change_enterprise("0367", refusing)
+    (found,) = (await stores[0].directory()).enterprises.values()
+    assert {secret.reveal() for secret in found.secrets} == {f"whsec_{at}" for at in range(6)}
 
 
 # ingest
@@ -561,6 +605,26 @@ async def test_a_lost_send_of_an_absorbed_call_makes_the_survivors_card_ambiguou
     assert await heir.hold_leases("a", [BOT], ttl_s=30) == {BOT: 2}
     [taken] = await claim(heir, 2)
     assert (taken.card.call_id, taken.ambiguous, taken.card.claimed_stage) == (2, True, Stage.DIAL)
+
+
+@conforms
+async def test_a_lost_send_is_not_taken_for_the_message_of_an_absorbed_call(world: World) -> None:
+    store = await owner(world)
+    await plan(store, calls=[call_row(1), call_row(2)], cards=[card_row(1)])
+    [old] = await claim(store)
+    await claim(store, done=[progress(old, shown(5))], limit=0)
+    await plan(store, cards=[card_row(2)])
+    [lost] = await claim(store)
+    await plan(store, calls=[call_row(2)], absorbed={1: 2})
+    heir = await world.open()
+    await heir.hold_leases("a", [BOT], ttl_s=30)
+    [taken] = await claim(heir, 2)
+    assert [(one.message_id, one.stage) for one in taken.card.shown] == [(5, old.card.stage), (0, old.card.stage)]
+    assert taken.card.shown[1].sent_at == lost.card.claimed_at
+    await heir.release_leases("a")
+    await store.hold_leases("b", [BOT], ttl_s=30)
+    [again] = await claim(store, 3)
+    assert [one.message_id for one in again.card.shown].count(0) == 2, "the one that took it over may have sent, too"
 
 
 # cards
@@ -905,6 +969,30 @@ async def test_a_sinks_cursor_is_kept(world: World) -> None:
     await one.save_cursor("tracer", "7")
     assert await other.cursor("tracer") == "7"
     assert await other.cursor("metrics") == ""
+
+
+@conforms
+async def test_a_sink_is_moved_only_from_where_it_is_believed_to_be(world: World) -> None:
+    store = await world.open()
+    assert not await store.save_cursor("tracer", "5", held="4")
+    assert await store.save_cursor("tracer", "5", held="")
+    assert not await store.save_cursor("tracer", "6", held="")
+    assert await store.save_cursor("tracer", "6", held="5")
+    assert await store.save_cursor("tracer", "2")
+    assert not await store.save_cursor("tracer", "7", held="6")
+    assert await store.cursor("tracer") == "2"
+
+
+@conforms
+async def test_what_waits_behind_a_place_is_known_by_the_time_of_the_first(world: World) -> None:
+    store = await world.open()
+    assert await store.waiting_since("") is None
+    await store.append([event("1.1", at=NOW - 60 * S)])
+    await store.append([event("1.2", at=NOW)])
+    assert await store.waiting_since("") == NOW - 60 * S
+    first, second = await store.trace("", limit=9)
+    assert await store.waiting_since(first.cursor) == NOW
+    assert await store.waiting_since(second.cursor) is None
 
 
 @conforms

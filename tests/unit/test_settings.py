@@ -279,6 +279,9 @@ def load_with(path: Path, **environ: str) -> Settings:
         pytest.param("PORT", "8080.0", ["'8080.0'"], id="float"),
         pytest.param("SUPERUSER", "@anna", ["'@anna'", "whole number"], id="a name for a chat id"),
         pytest.param("DATABASE_URL", "mysql://x", ["postgresql://", "embedded"], id="another database"),
+        pytest.param("TRUSTED_PROXIES", "127.0.0.1,nginx", ["'nginx'", "10.0.0.0/24"], id="a proxy by name"),
+        pytest.param("TRUSTED_PROXIES", "*", ["'*'", "10.0.0.0/24"], id="all the world"),
+        pytest.param("TRUSTED_PROXIES", "10.0.0.1/8", ["10.0.0.1/8", "10.0.0.0/24"], id="a network with a host in it"),
         pytest.param("TELEGRAM_API_URL", "api.telegram.org", ["http://"], id="no scheme"),
     ],
 )
@@ -301,7 +304,9 @@ def test_variables_are_read_and_empty_ones_are_as_good_as_unset(plugins_file: Pa
         PORT=" 9000 ",
         DATA_DIR=str(tmp_path),
         NODE="a",
+        TRUSTED_PROXIES="127.0.0.1, 10.0.0.0/24,::1",
     )
+    assert found.trusted_proxies == ("127.0.0.1/32", "10.0.0.0/24", "::1/128")
     assert (found.host, found.port, found.node, found.superuser) == ("0.0.0.0", 9000, "a", -100157)
     assert found.telegram_api_url == "http://127.0.0.1:8081"
     assert found.database_url == Secret("postgresql://u:p@db/callgram")
@@ -413,6 +418,7 @@ def test_an_error_about_a_variable_does_not_repeat_what_may_be_secret(
         pytest.param(f"POST https://api.telegram.org/bot{BOT_TOKEN}/sendMessage failed", id="bot token in a URL"),
         pytest.param(f"token {BOT_TOKEN}", id="bot token alone"),
         pytest.param(f"connect to postgresql://callgram:{PASSWORD}@db/callgram", id="password of a DSN"),
+        pytest.param(f"secret whsec_{PASSWORD}/+AA==", id="secret of a signature"),
         pytest.param(f"proxy socks5://u:{PASSWORD}@proxy:1080", id="password of a proxy"),
         pytest.param(f"postgresql://u:a@b{PASSWORD}@db/callgram", id="password with an @"),
         pytest.param(f"postgresql://u:a/{PASSWORD}@db/callgram", id="password with a slash"),

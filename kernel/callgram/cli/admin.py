@@ -6,15 +6,17 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import click
 import msgspec
 
 from callgram.commands import with_store
-from callgram.context import Chat, Directory, Enterprise, Secret, bot_id
+from callgram.context import Chat, Directory, Enterprise, Secret
 from callgram.errors import ConfigError
 from callgram.settings import load
+from callgram.signatures import new_secret, rotated
 from callgram.store import Store
 
 
@@ -49,25 +51,106 @@ def plugins(as_json: bool) -> None:
 
 @click.group()
 def enterprise() -> None:
-    """Enterprises: add, list."""
+    """Enterprises: add or change, make their secrets, list."""
+
+
+_REQUIRE = click.option(
+    "--require-signature/--no-require-signature", default=None, help="Whether events that are not signed are refused."
+)
 
 
 @enterprise.command("add")
 @click.argument("number")
-@click.option("--token", required=True, help="What its hosts send as Token.")
-@click.option("--bot-token", required=True, help="Token of its bot, from BotFather.")
-@click.option("--name", default="", help="For people.")
-def enterprise_add(number: str, token: str, bot_token: str, name: str) -> None:
-    """Add the enterprise NUMBER, or change it."""
+@click.option("--token", help="What its hosts send as Token.")
+@click.option("--bot-token", help="Token of its bot, from BotFather.")
+@click.option("--name", help="For people.")
+@click.option(
+    "--address", "addresses", multiple=True, help="Address or network that its hosts post from; may be given again."
+)
+@click.option("--any-address", is_flag=True, help="They may post from anywhere again.")
+@_REQUIRE
+def enterprise_add(number: str, **given: Any) -> None:
+    """Add the enterprise NUMBER, which needs --token and --bot-token, or change what is given of it.
+
+    Addresses that are given replace those of before. Where there are none, its hosts may post from anywhere.
+    """
     if not re.fullmatch(r"\S{1,64}", number):
         raise ConfigError("NUMBER: use 1 to 64 characters without spaces, such as 0367")
-    if not token.strip():
+    told = _checked(**given)
+    done: list[Enterprise] = []
+
+    def change(old: Enterprise | None) -> Enterprise:
+        if old is None and not {"token", "bot_token"} <= told.keys():
+            raise ConfigError(f"there is no enterprise {number}; to add it, give --token and --bot-token")
+        new = msgspec.structs.replace(old, **told) if old else Enterprise(number=number, **told)
+        if new.require_signature and not new.secrets:
+            raise ConfigError(f"enterprise {number} has no secret to sign with; callgram enterprise secret {number} makes one")
+        done.append(new)
+        return new
+
+    with_store(lambda store: store.change_enterprise(number, change))
+    click.echo(f"enterprise {number}: bot {done[0].bot_id}. Next: callgram subscriber add {number} CHAT_ID")
+
+
+def _checked(
+    *,
+    token: str | None,
+    bot_token: str | None,
+    name: str | None,
+    addresses: tuple[str, ...],
+    any_address: bool,
+    require_signature: bool | None,
+) -> dict[str, Any]:
+    """Those fields of an Enterprise that were given."""
+    if token is not None and not token.strip():
         raise ConfigError("--token is empty; give what the hosts of the enterprise send as Token")
-    if not re.fullmatch(r"[1-9]\d{0,17}:[A-Za-z0-9_-]+", bot_token):
+    if bot_token is not None and not re.fullmatch(r"[1-9]\d{0,17}:[A-Za-z0-9_-]+", bot_token):
         raise ConfigError("--bot-token is no bot token; it looks like 123456:ABC-def, see BotFather")
-    new = Enterprise(number=number, name=name, token=Secret(token.strip()), bot_token=Secret(bot_token))
-    with_store(lambda store: store.put_enterprise(new))
-    click.echo(f"enterprise {number}: bot {bot_id(new.bot_token)}. Next: callgram subscriber add {number} CHAT_ID")
+    if addresses and any_address:
+        raise ConfigError("--address and --any-address exclude each other; give one of them")
+    try:
+        networks = tuple(ip_network(one) for one in addresses)
+    except ValueError as error:
+        raise ConfigError(f"--address: {error}; give an address or a network such as 10.0.0.0/8") from None
+    fields = {
+        "token": Secret(token.strip()) if token is not None else None,
+        "bot_token": Secret(bot_token) if bot_token is not None else None,
+        "name": name,
+        "addresses": networks if networks or any_address else None,
+        "require_signature": require_signature,
+    }
+    return {field: value for field, value in fields.items() if value is not None}
+
+
+@enterprise.command("secret")
+@click.argument("number")
+@_REQUIRE
+@click.option("--retire", is_flag=True, help="Make none; the one before the newest is valid no longer.")
+@click.option("--remove", is_flag=True, help="Make none; forget all. Its hosts need not sign.")
+def enterprise_secret(number: str, require_signature: bool | None, retire: bool, remove: bool) -> None:
+    """Make a secret that the hosts of enterprise NUMBER sign events with, and show it this once.
+
+    The secret of before stays valid until the next one is made, or until --retire: give the new one to the hosts meanwhile.
+    """
+    if remove and (retire or require_signature):
+        raise ConfigError("--remove goes neither with --retire nor with --require-signature")
+    made = None if retire or remove else new_secret()
+
+    def change(old: Enterprise | None) -> Enterprise:
+        if old is None:
+            raise ConfigError(f"there is no enterprise {number}; see callgram enterprise list")
+        if retire and not old.secrets:
+            raise ConfigError(f"enterprise {number} has no secret; without --retire one is made")
+        required = old.require_signature if require_signature is None else require_signature
+        secrets = rotated(old.secrets, made) if made else () if remove else old.secrets[:1]
+        return msgspec.structs.replace(old, secrets=secrets, require_signature=required and bool(secrets))
+
+    with_store(lambda store: store.change_enterprise(number, change))
+    if made:
+        click.echo(made.reveal())
+        click.echo("It is not shown again. docs/events.md says how to sign with it.", err=True)
+    else:
+        click.echo(f"enterprise {number}: {'its secrets are' if remove else 'all but its newest secret is'} forgotten")
 
 
 @enterprise.command("list")
@@ -75,22 +158,26 @@ def enterprise_add(number: str, token: str, bot_token: str, name: str) -> None:
 def enterprise_list(as_json: bool) -> None:
     """List the enterprises, without their secrets."""
     directory: Directory = with_store(lambda store: store.directory())
-    rows = [(one, directory.chats_of(one.number)) for one in directory.enterprises.values()]
+    rows = [_listed(one, directory) for one in directory.enterprises.values()]
     if as_json:
-        click.echo(
-            msgspec.json.encode(
-                [
-                    {"number": one.number, "name": one.name, "bot": one.bot_id, "chats": len(chats)}
-                    for one, chats in rows
-                ]
-            )
-        )
+        click.echo(msgspec.json.encode(rows))
         return
-    show(
-        "enterprises",
-        ("number", "name", "bot", "chats"),
-        [(one.number, one.name, str(one.bot_id), str(len(chats))) for one, chats in rows],
-    )
+    columns = ("number", "name", "bot", "chats", "addresses", "signature")
+    shown = [{**row, "addresses": ", ".join(row["addresses"]) or "any"} for row in rows]
+    show("enterprises", columns, [tuple(str(row[column]) for column in columns) for row in shown])
+
+
+def _listed(one: Enterprise, directory: Directory) -> dict[str, Any]:
+    signature = "required" if one.require_signature else "accepted" if one.secrets else "none"
+    return {
+        "number": one.number,
+        "name": one.name,
+        "bot": one.bot_id,
+        "chats": len(directory.chats_of(one.number)),
+        "addresses": [str(network) for network in one.addresses],
+        "signature": signature,
+        "secrets": len(one.secrets),
+    }
 
 
 @click.group()

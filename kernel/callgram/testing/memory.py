@@ -84,6 +84,9 @@ class MemoryStore(MemoryReading, MemoryNaming):
             self._db.enterprises[number] = enterprise
             self._db.changes += 1
 
+    async def change_enterprise(self, number: str, change: Callable[[Enterprise | None], Enterprise]) -> None:
+        await self.put_enterprise(change(self._db.enterprises.get(number)))
+
     async def add_subscriber(self, number: str, chat: Chat) -> bool:
         if number not in self._db.enterprises:
             raise ConfigError(f"there is no enterprise {number}; add it first")
@@ -146,7 +149,7 @@ class MemoryStore(MemoryReading, MemoryNaming):
         enterprise = free[self._turn % len(free)]
         db.planning.add(enterprise)
         try:
-            yield MemoryBatch(db, enterprise, now, limit)
+            yield MemoryBatch(db, enterprise, now, limit, self._clock)
         finally:
             db.planning.discard(enterprise)
 
@@ -312,12 +315,20 @@ class MemoryStore(MemoryReading, MemoryNaming):
     async def cursor(self, sink: str) -> str:
         return self._db.cursors.get(sink, "")
 
-    async def save_cursor(self, sink: str, cursor: str) -> None:
+    async def save_cursor(self, sink: str, cursor: str, *, held: str | None = None) -> bool:
+        if held is not None and held != self._db.cursors.get(sink, ""):
+            return False
         self._db.cursors[sink] = cursor
+        return True
 
     async def trace(self, after: str, *, limit: int) -> list[Record]:
         start = int(after or 0)
         return [read_stored(place, item) for place, item in enumerate(self._db.trace[start : start + limit], start + 1)]
+
+    async def waiting_since(self, after: str) -> datetime | None:
+        waiting = await self.trace(after, limit=1)
+        item = waiting[0].item if waiting else None
+        return item.at if isinstance(item, Action) else item.received_at if item is not None else None
 
     async def trace_of(self, enterprise: str, unique_id: str) -> list[Record]:
         db = self._db

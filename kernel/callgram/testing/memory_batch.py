@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -19,8 +19,10 @@ from callgram.testing.memory_data import Database, StoredCall, StoredCard
 class MemoryBatch:
     """See callgram.store.Batch."""
 
-    def __init__(self, db: Database, enterprise: str, now: datetime, limit: int) -> None:
-        self.enterprise, self._db, self._now, self._over = enterprise, db, now, False
+    def __init__(
+        self, db: Database, enterprise: str, now: datetime, limit: int, clock: Callable[[], datetime]
+    ) -> None:
+        self.enterprise, self._db, self._now, self._clock, self._over = enterprise, db, now, clock, False
         self._unreadable: dict[int, str] = {}
         events: list[Event] = []
         for stored in list(db.pending.get(enterprise, {}).values())[:limit]:
@@ -78,7 +80,7 @@ class MemoryBatch:
         stored = db.cards.get((self.enterprise, row.call_id, row.chat_id))
         if row.fence is None or stored is None or stored.card.claimed_fence is not None or row.due_at > now:
             return None
-        open_to_it = db.is_held(row.bot_id, row.fence, now) and not db.limited(row.bot_id, row.chat_id, now)
+        open_to_it = db.is_held(row.bot_id, row.fence, self._clock()) and not db.limited(row.bot_id, row.chat_id, now)
         return db.claim(stored, row.fence, now) if open_to_it else None
 
     def _mark(self, number: int, call_id: int | None, failed: str | None) -> None:

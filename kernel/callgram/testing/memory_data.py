@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from callgram.cards import Card, Shown
+from callgram.cards import Card, Shown, Stage
 from callgram.context import Chat, Enterprise
 from callgram.events import Event, read_event
 from callgram.store import CallRow, ChatLimit, Claim, NewEvent
@@ -46,6 +46,10 @@ class StoredCard(msgspec.Struct):
 
     def change(self, **changes: object) -> None:
         self.card = msgspec.structs.replace(self.card, **changes)
+
+
+def _has(shown: tuple[Shown, ...], stage: Stage) -> bool:
+    return any(message.stage is stage and not message.is_orphan for message in shown)
 
 
 class Lease(msgspec.Struct):
@@ -103,8 +107,11 @@ class Database:
         twice = stored.ambiguous  # whoever took it over is gone, too, with a send that nobody knows of
         stored.ambiguous = earlier is not None and (stored.ambiguous or earlier != fence)
         stage = card.claimed_stage if stored.ambiguous else card.stage
-        if stored.ambiguous and earlier != fence and twice and stage is not None:
-            stored.gained += (Shown(message_id=0, stage=stage, digest="", sent_at=now),)
+        if stored.ambiguous and earlier != fence and stage is not None:
+            # What an absorbed call had sent for that stage is not what was in hand.
+            veiled = _has(stored.gained, stage) and not _has(card.shown, stage)
+            unknown = [now] * twice + [card.claimed_at or now] * veiled
+            stored.gained += tuple(Shown(message_id=0, stage=stage, digest="", sent_at=at) for at in unknown)
         at = card.claimed_at if stored.ambiguous else now
         stored.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at, shown=stored.gained + card.shown)
         stored.gained = ()

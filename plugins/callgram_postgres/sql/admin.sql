@@ -9,10 +9,19 @@ SELECT md5(
 -- name: all_enterprises
 -- Every enterprise.
 SELECT e.number::text AS number, coalesce(e.name, '') AS name, coalesce(e.name2, '') AS token,
-    coalesce(e.bot_token, '') AS bot_token
+    coalesce(e.bot_token, '') AS bot_token, array_remove(coalesce(e.allowed_addresses, '{}'), NULL) AS addresses,
+    coalesce(e.webhook_secrets, '{}') AS secrets, coalesce(e.require_signature, false) AS require_signature
 FROM enterprises AS e
 WHERE e.number IS NOT NULL
 ORDER BY e.number::text
+
+-- name: one_enterprise
+-- An enterprise; columns as in all_enterprises.
+SELECT e.number::text AS number, coalesce(e.name, '') AS name, coalesce(e.name2, '') AS token,
+    coalesce(e.bot_token, '') AS bot_token, array_remove(coalesce(e.allowed_addresses, '{}'), NULL) AS addresses,
+    coalesce(e.webhook_secrets, '{}') AS secrets, coalesce(e.require_signature, false) AS require_signature
+FROM enterprises AS e
+WHERE e.number = $1
 
 -- name: all_subscribers
 -- Every subscriber of every bot.
@@ -31,11 +40,15 @@ SELECT e.number::text FROM enterprises AS e WHERE e.name2 = $2 AND e.number::tex
 
 -- name: change_enterprise
 -- Change an enterprise; answers whether there is one.
-UPDATE enterprises SET name = $2, name2 = $3, bot_token = $4 WHERE number = $1 RETURNING true
+UPDATE enterprises
+SET name = $2, name2 = $3, bot_token = $4, allowed_addresses = $5, webhook_secrets = $6, require_signature = $7
+WHERE number = $1
+RETURNING true
 
 -- name: add_enterprise
 -- Add an enterprise.
-INSERT INTO enterprises (number, name, name2, bot_token) VALUES ($1, $2, $3, $4)
+INSERT INTO enterprises (number, name, name2, bot_token, allowed_addresses, webhook_secrets, require_signature)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 
 -- name: bot_of
 -- The bot of an enterprise.
