@@ -5,6 +5,7 @@ a server or a client: ``import callgram`` is cheap.
 """
 
 from callgram import fetching, lines, tracelines
+from callgram.audio import Audio
 from callgram.calls.history import retold
 from callgram.calls.story import Call, Cause, Direction, Result, Side, tell
 from callgram.cards import Message, Plan, Stage
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "API_VERSION",
     "Action",
+    "Audio",
     "Call",
     "CallFile",
     "CallFilter",

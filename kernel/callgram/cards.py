@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from callgram.audio import Audio
 from callgram.context import Mode
 
 
@@ -50,11 +51,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=False, dict=True):
-    """A message as Telegram takes it: HTML of its dialect, at most 4096 characters after entity parsing."""
+    """A message as Telegram takes it: HTML of its dialect, at most 4096 characters after entity parsing. ``audio`` follows
+    the final message of a call as a reply, once; it is no part of what is shown."""
 
     html: str
     keyboard: tuple[tuple[dict[str, Any], ...], ...] = ()
     silent: bool = False
+    audio: Audio | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -66,16 +69,25 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """A message of ours that is visible in a chat. ``sent_at`` is aware UTC: after 48 h Telegram refuses to delete it.
 
     ``message_id`` 0: an orphan. The send may have been executed, but its answer was lost (telegram.md, ambiguous sends).
+
+    ``audio``: it is a reply with audio, whose key is ``digest``; nothing edits, deletes or looks for it. Its ``message_id`` is 0
+    from when it is promised, before it leaves, until its answer is known: whoever finds a promise that is not its own can't
+    know whether it was kept. It stays 0 with an empty digest where nobody will know, and is ``NO_AUDIO`` where this audio
+    can't be sent.
     """
 
     message_id: int
     stage: Stage
     digest: str
     sent_at: datetime
+    audio: bool = False
 
     @property
     def is_orphan(self) -> bool:
-        return self.message_id == 0
+        return self.message_id == 0 and not self.audio
+
+
+NO_AUDIO = -1
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +121,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     def current(self) -> Shown | None:
         """The message that shows the wanted stage, where its id is known."""
         return next(
-            (shown for shown in reversed(self.shown) if shown.stage is self.stage and not shown.is_orphan), None
+            (shown for shown in reversed(self.texts) if shown.stage is self.stage and not shown.is_orphan), None
         )
+
+    @property
+    def texts(self) -> tuple[Shown, ...]:
+        return tuple(shown for shown in self.shown if not shown.audio)
 
     @property
     def orphans(self) -> tuple[Shown, ...]:
@@ -124,7 +140,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
         current = self.current
         return tuple(
             shown
-            for shown in self.shown
+            for shown in self.texts
             if (current is None or shown.message_id != current.message_id)
             and not shown.is_orphan
             and (shown.stage is self.stage or shown.stage in self.replaces or shown.stage.rank > self.stage.rank)
@@ -150,11 +166,26 @@ class Search(msgspec.Struct, frozen=True):
     orphan: Shown
 
 
+class Reply(msgspec.Struct, frozen=True):
+    """Promise ``audio``: fetch it, and write down that it is about to be sent."""
+
+    audio: Audio
+
+
+class Follow(msgspec.Struct, frozen=True):
+    """Keep a promise of ours by replying to ``message_id`` with ``audio`` (``None``: it isn't wanted any more), or find out what
+    became of it."""
+
+    promise: Shown
+    message_id: int
+    audio: Audio | None
+
+
 class Nothing(msgspec.Struct, frozen=True):
     reason: str
 
 
-Step = Send | Edit | Delete | Search | Nothing
+Step = Send | Edit | Delete | Search | Reply | Follow | Nothing
 UNDRAWN = "nobody draws this stage"
 
 
@@ -163,14 +194,16 @@ def next_step(card: Card, message: Message | None, *, search_first: bool = False
 
     Order is the readers': the new message appears first, then what is outdated goes, then orphans are looked for.
     An orphan of a passing stage is not sent again but folded into the next stage; one of the final stage is sent again,
-    or searched for first, as the enterprise's policy says.
+    or searched for first, as the enterprise's policy says. Audio comes last, when the text of the final stage is settled; one
+    that may be there is not sent again, because it is no state of the call.
     """
     if message is None:
         return Nothing(UNDRAWN)
     current = card.current
     lost = next((orphan for orphan in card.orphans if orphan.stage is card.stage), None)
-    if current is None and card.mode == "edit" and card.shown and not card.shown[-1].is_orphan:
-        return Edit(card.shown[-1].message_id, message)
+    texts = card.texts
+    if current is None and card.mode == "edit" and texts and not texts[-1].is_orphan:
+        return Edit(texts[-1].message_id, message)
     if current is None and lost and card.stage is not Stage.HANGUP:
         return Nothing("may have been sent; the next stage will tell")
     if current is None:
@@ -182,7 +215,20 @@ def next_step(card: Card, message: Message | None, *, search_first: bool = False
         return Delete(tuple(shown.message_id for shown in outdated))
     if card.orphans and card.stage is Stage.HANGUP:
         return Search(card.orphans[0])
-    return Nothing("up to date")
+    return _next_of_audio(card, current, message.audio) or Nothing("up to date")
+
+
+def _next_of_audio(card: Card, current: Shown, audio: Audio | None) -> Step | None:
+    if card.stage is not Stage.HANGUP:
+        return None
+    replies = [shown for shown in card.shown if shown.audio and shown.message_id != NO_AUDIO]
+    done = any(reply.message_id or not reply.digest for reply in replies)
+    if done:
+        return None
+    if replies:
+        return Follow(replies[0], current.message_id, audio)
+    refused = any(shown.audio and audio and shown.digest == audio.key for shown in card.shown)
+    return Reply(audio) if audio and not refused else None
 
 
 def sent(card: Card, message: Message, message_id: int, now: datetime) -> Card:
@@ -215,3 +261,17 @@ def found(card: Card, orphan: Shown, message_id: int | None) -> Card:
     adopted = msgspec.structs.replace(orphan, message_id=message_id, digest="") if message_id else None
     shown[at : at + 1] = [adopted] if adopted else []
     return msgspec.structs.replace(card, shown=tuple(shown))
+
+
+def with_audio(card: Card, audio: Audio, now: datetime, message_id: int = 0) -> Card:
+    """The card once ``audio`` is promised; or, ``NO_AUDIO``, once it is known that it can't be sent."""
+    new = Shown(message_id=message_id, stage=Stage.HANGUP, digest=audio.key, sent_at=now, audio=True)
+    return msgspec.structs.replace(card, shown=(new, *card.shown))  # in front: what is last shows the state of the call
+
+
+def without_promise(card: Card, promise: Shown, became: Shown | None = None) -> Card:
+    """The card once it is known what became of ``promise``; ``None``: it was not kept, and may be given again."""
+    kept = tuple(shown for shown in card.shown if shown != promise)
+    if became is None or any(shown.audio and shown.message_id == became.message_id > 0 for shown in kept):
+        return msgspec.structs.replace(card, shown=kept)
+    return msgspec.structs.replace(card, shown=(became, *kept))

@@ -2,21 +2,36 @@
 
 A host tells of a recording by ``POST /recording``, before the hangup, after it or hours later; or ``url_template`` says where
 the recordings of answered calls are. People get a link of ours, signed and without anything to guess, that leads there; the
-call page plays it from here, so that a browser asks nobody else. Stores no audio. See README.md.
+call page plays it from here, so that a browser asks nobody else; chats may get the audio itself, as a reply. Stores no audio.
+See README.md.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
-from callgram import Call, ConfigError, Context, Enrichment, Locale, Store, hookimpl, tell
+from callgram import (
+    Audio,
+    Call,
+    ConfigError,
+    Context,
+    Enrichment,
+    Locale,
+    Message,
+    Stage,
+    Store,
+    hookimpl,
+    phone,
+    tell,
+)
 
 PLUGIN, KEY = "recordings", "key"
 SALT = "callgram recording"
@@ -25,14 +40,16 @@ SALT = "callgram recording"
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``base_url``: where people reach this callgram; without it there are no links. ``url_template``: where the recording of an
     answered call is, if no host tells: ``{unique_id}``, ``{file}`` (the name that the hangup tells) and ``{date}`` (of the
-    begin, ``2025-09-14``) are filled in. ``link_days``: how long a link holds after it was made. Of playing: ``allow_private``,
-    recordings may be fetched from a private network; ``max_mb``, a longer one is not played; ``timeout_s``, how long a piece
-    of it may take.
+    begin, ``2025-09-14``) are filled in. ``link_days``: how long a link holds after it was made. ``audio``: whether chats get
+    the recording as a reply, too. Of playing and replies: ``allow_private``, recordings may be fetched from a private network;
+    ``max_mb``, a longer one is not played, nor sent (Telegram takes 50); ``timeout_s``, how long a piece of it may take, or
+    all of it for a reply.
     """
 
     base_url: str = ""
     url_template: str = ""
     link_days: int = 14
+    audio: Literal["link", "reply"] = "link"
     allow_private: bool = False
     max_mb: Annotated[int, msgspec.Meta(ge=1)] = 200
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 20.0
@@ -94,6 +111,25 @@ class Recordings:
             return None
         token = self._signer.dumps([call.enterprise, call.id])
         return Enrichment(recording=f"{settings.base_url.rstrip('/')}/recording/{token}")
+
+    @hookimpl
+    async def decorate_message(self, ctx: Context, call: Call, stage: Stage, message: Message) -> Message | None:
+        """Chats are told of the link by the message itself (callgram.lines); the audio comes beside."""
+        settings: Settings = ctx.settings
+        if settings.audio != "reply" or stage is not Stage.HANGUP or not call.ended:
+            return None
+        address = address_of(call, settings, ctx.locale)
+        if not address:
+            return None
+        title = f"{call.began_at.astimezone(ctx.locale.tz):%Y-%m-%d %H:%M} {html.unescape(phone(call.client))}".strip()
+        audio = Audio(
+            url=address,
+            title=title,
+            allow_private=settings.allow_private,
+            max_mb=settings.max_mb,
+            timeout_s=settings.timeout_s,
+        )
+        return msgspec.structs.replace(message, audio=audio)
 
     async def target_of(self, token: str, now: datetime, reading: Reading) -> Target | None:
         """Where a link leads now, ``None`` where it is not one of ours, has run out, or the call is no longer kept.

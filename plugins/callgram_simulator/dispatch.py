@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from callgram_simulator import account, deleting, editing, inside_chats, sending
+from callgram_simulator import account, deleting, editing, inside_chats, media, sending
 from callgram_simulator.access import Call
 from callgram_simulator.chats import Bot
 from callgram_simulator.errors import ApiError, bad_request, too_many_requests
@@ -35,8 +35,11 @@ METHODS: dict[str, Callable[[Call], sending.Step]] = {
     "getwebhookinfo": account.get_webhook_info,
     "logout": account.log_out,
     "pinchatmessage": inside_chats.pin_chat_message,
+    "sendaudio": media.send_audio,
     "sendchataction": inside_chats.send_chat_action,
+    "senddocument": media.send_document,
     "sendmessage": sending.send_message,
+    "sendvoice": media.send_voice,
     "setmessagereaction": inside_chats.set_message_reaction,
     "setmycommands": account.accept,
     "setwebhook": account.set_webhook,

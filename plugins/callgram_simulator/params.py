@@ -1,7 +1,7 @@
 """The parameters of a request: text, whatever way they came, read as leniently as the real server reads them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -10,13 +10,25 @@ from callgram_simulator.errors import bad_request
 _TRUE = frozenset(("true", "yes", "1"))
 
 
+class Upload(NamedTuple):
+    """A file in a form."""
+
+    name: str
+    media_type: str
+    body: bytes
+
+
 class Params:
     """Parameters by name. The real server holds strings only, so JSON values become strings here too."""
 
-    __slots__ = ("_given",)
+    __slots__ = ("_files", "_given")
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(self, given: Mapping[str, Any], files: Mapping[str, Upload] | None = None) -> None:
         self._given = given
+        self._files = files or {}
+
+    def file(self, name: str) -> Upload | None:
+        return self._files.get(name)
 
     def text(self, name: str) -> str:
         value = self._given.get(name)

@@ -28,7 +28,7 @@ def send_message(call: Call) -> Step:
     markup = requested_markup(call.params)
     dialog = open_dialog(call, "send")
     topic = requested_topic(call, dialog)
-    replied = _replied_message(call, dialog)
+    replied = replied_message(call, dialog)
     text, entities = normalized(text, entities)
     if len(text) > MAX_TEXT:
         raise bad_request("message is too long")
@@ -51,7 +51,7 @@ def send_message(call: Call) -> Step:
     return Step(commit, dialog)
 
 
-def _replied_message(call: Call, dialog: Dialog) -> Message | None:
+def replied_message(call: Call, dialog: Dialog) -> Message | None:
     """Answer the message replied to, without its own reply (R44-R46)."""
     params = call.params
     source = params.text("reply_parameters")
@@ -123,6 +123,8 @@ def _source(call: Call, message_id: int, verb: str) -> Record:
 def _copy(call: Call, dialog: Dialog, source: Record, is_forward: bool) -> Message:
     original = source.message
     fields: dict[str, Any] = {"text": original.text, "entities": original.entities, "photo": original.photo}
+    media = ("voice", "audio", "document", "caption", "caption_entities")
+    fields |= {name: getattr(original, name) for name in media}
     if is_forward:
         author = original.from_ or call.bot.user
         fields["forward_origin"] = Origin(type="user", date=original.date, sender_user=author)

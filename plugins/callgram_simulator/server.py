@@ -16,7 +16,7 @@ from aiohttp import web
 from callgram_simulator import control
 from callgram_simulator.dispatch import JSON, Answer, answer, refusal
 from callgram_simulator.errors import ApiError, bad_request
-from callgram_simulator.params import Params
+from callgram_simulator.params import Params, Upload
 from callgram_simulator.settings import SimulatorSettings
 from callgram_simulator.state import State
 from callgram_simulator.webhook import Deliveries
@@ -27,8 +27,11 @@ _PAGE_FILES = {
     "/chat.css": ("chat.css", "text/css"),
     "/chat.js": ("chat.js", "text/javascript"),
 }
-_PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
+_PAGE_POLICY = "default-src 'none'; img-src 'self' data:" + "".join(
+    f"; {kind}-src 'self'" for kind in ("script", "style", "connect", "media")
+)
 _PING_S = 15.0
+_MAX_FORM = 64 * 1024 * 1024  # above the limit of a file, which is checked where it is used
 
 
 class Simulator:
@@ -68,6 +71,8 @@ class Simulator:
             return _page_file(path)
         if path == "/sim/events":
             return await self._stream(request)
+        if path.startswith("/sim/files/"):
+            return self._file(path.removeprefix("/sim/files/"))
         if path.startswith("/sim/"):
             return await self._answer_control(request, path, query)
         return _response(refusal(ApiError(404, "Not Found")))
@@ -98,6 +103,15 @@ class Simulator:
         except ApiError as error:
             return _response(refusal(error))
         return web.Response(body=msgspec.json.encode(shown), content_type=JSON)
+
+    def _file(self, file_id: str) -> web.Response:
+        """What a bot uploaded, for the view to play: audio only, whatever its bot says that it is."""
+        file = self.state.files.get(unquote(file_id))
+        if file is None or not file.body:
+            return _response(refusal(ApiError(404, "Not Found: no such file")))
+        told = file.media.mime_type or ""
+        kind = told if told.startswith("audio/") and told.isprintable() else "application/octet-stream"
+        return web.Response(body=file.body, content_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
     async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
         """Server-sent events: every change from now on, a ping now and then."""
@@ -135,8 +149,14 @@ async def _read_params(request: web.BaseRequest, query: str) -> Params:
         except msgspec.MsgspecError as error:
             raise bad_request("can't parse JSON object") from error
     elif kind == "multipart/form-data":
-        posted = await request.post()
+        posted = await request.clone(client_max_size=_MAX_FORM).post()
         given.update({name: value for name, value in posted.items() if isinstance(value, str)})
+        files = {}
+        for name, value in posted.items():
+            if isinstance(value, web.FileField):
+                with value.file as source:
+                    files[name] = Upload(value.filename, value.content_type, source.read())
+        return Params(given, files)
     else:
         given.update(parse_qsl((await request.read()).decode(errors="replace"), keep_blank_values=True))
     return Params(given)

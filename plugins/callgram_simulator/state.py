@@ -1,6 +1,6 @@
 """Everything the simulator knows. Changes go through here, so that truth log and chat view see each of them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,10 +13,14 @@ from callgram_simulator.flood import Flood
 from callgram_simulator.markup import utf16_length
 from callgram_simulator.settings import SimulatorSettings
 from callgram_simulator.truth import TruthLog
-from callgram_simulator.wire import CallbackQuery, Entity, Message, Update, User
+from callgram_simulator.wire import CallbackQuery, Entity, Media, Message, Update, User
+
+if TYPE_CHECKING:
+    from callgram_simulator.media import StoredFile
 
 _MAX_TOKEN = 80
 _MAX_BOT_ID = 1 << 54
+_MAX_FILES = 200
 
 
 class State:
@@ -36,6 +40,9 @@ class State:
         self.bots: dict[int, Bot] = {}
         self.chats: dict[int, Chat] = {}
         self.users: dict[int, User] = {}
+        self.files: dict[str, StoredFile] = {}
+        """The newest files by their id; older ones are known to nobody any more."""
+        self._n_files = 0
         self.feed.publish(LOOK_AGAIN)
 
     def change_settings(self, **changes: Any) -> None:
@@ -118,6 +125,18 @@ class State:
         """Put a new message into the chat."""
         dialog.keep(record, self.settings)
         self._tell("send", dialog, record)
+
+    def keep_file(self, file: "StoredFile") -> Media:
+        """Answer the file with its id, which is new unless it has one."""
+        if file.media.file_id:
+            return file.media
+        self._n_files += 1
+        file_id = f"{file.kind}-{file.bot_id}-{self._n_files}"
+        media = msgspec.structs.replace(file.media, file_id=file_id, file_unique_id=str(self._n_files))
+        self.files[file_id] = file._replace(media=media)
+        if len(self.files) > _MAX_FILES:
+            del self.files[next(iter(self.files))]
+        return media
 
     def edit(self, dialog: Dialog, record: Record, **changes: Any) -> Message:
         record.message = msgspec.structs.replace(record.message, edit_date=int(self.clock.now()), **changes)

@@ -21,6 +21,9 @@ class TruthEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str | None = None
     entities: tuple[Entity, ...] = ()
     reply_markup: Keyboard | None = None
+    media: Literal["voice", "audio", "document"] | None = None
+    file_id: str | None = None
+    reply_to: int | None = None
 
 
 class TruthLog:
@@ -33,6 +36,8 @@ class TruthLog:
     def add(self, kind: Literal["send", "edit", "delete"], at: float, bot_id: int, message: Message) -> None:
         self.last_seq += 1
         shown = kind != "delete"
+        files = {"voice": message.voice, "audio": message.audio, "document": message.document}
+        name, file = next(((name, file) for name, file in files.items() if file and shown), (None, None))
         self._entries.append(
             TruthEntry(
                 seq=self.last_seq,
@@ -44,6 +49,9 @@ class TruthLog:
                 text=(message.text or message.caption) if shown else None,
                 entities=message.entities if shown else (),
                 reply_markup=message.reply_markup if shown else None,
+                media=name,  # type: ignore[arg-type]
+                file_id=file.file_id if file else None,
+                reply_to=message.reply_to_message.message_id if shown and message.reply_to_message else None,
             )
         )
 

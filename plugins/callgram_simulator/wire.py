@@ -57,6 +57,19 @@ class Origin(Struct, frozen=True, kw_only=True):
     sender_user: User
 
 
+class Media(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A Voice, an Audio or a Document."""
+
+    file_id: str
+    file_unique_id: str
+    file_name: str | None = None
+    mime_type: str | None = None
+    file_size: int | None = None
+    duration: int | None = None
+    title: str | None = None
+    performer: str | None = None
+
+
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}):
     message_id: int
     chat: ChatInfo
@@ -70,6 +83,10 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"fr
     text: str | None = None
     entities: tuple[Entity, ...] = ()
     caption: str | None = None
+    caption_entities: tuple[Entity, ...] = ()
+    voice: Media | None = None
+    audio: Media | None = None
+    document: Media | None = None
     photo: tuple[dict[str, str | int], ...] = ()
     pinned_message: "Message | None" = None
     reply_markup: Keyboard | None = None

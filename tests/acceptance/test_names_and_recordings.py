@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from callgram import Chat, Enterprise, Secret
 from callgram.testing.memory import MemoryStore
 from callgram.testing.service import service
+from callgram.trace import Action, Op
 from callgram_simulator.server import Simulator
 from callgram_simulator.settings import FloodSettings, SimulatorSettings
 
@@ -105,3 +107,72 @@ def test_names_and_a_recording_are_edited_in_and_the_link_leads_to_it() -> None:
     assert finals[0] == "send"
     assert set(finals[1:]) == {"edit"}
     assert re.search("🔉", next(text for kind, text in reversed(done) if text.startswith("✅")))
+
+
+RECORDED = b"ID3" + bytes(4000)
+REPLYING = PLUGINS.replace(
+    'base_url = "http://calls.example.com"',
+    'base_url = "http://calls.example.com", audio = "reply", allow_private = true, max_mb = 1',
+)
+
+
+def test_a_recording_comes_as_a_reply_into_every_chat_and_the_link_stays_where_it_cannot() -> None:
+    async def run() -> None:
+        store = MemoryStore()
+        pbx = web.Application()
+
+        async def recording(request: web.Request) -> web.Response:
+            body = RECORDED if request.match_info["name"] == "6.mp3" else bytes(2 * 1024 * 1024)
+            return web.Response(body=body, content_type="audio/mpeg")
+
+        pbx.router.add_get("/{name}", recording)
+        runner = web.AppRunner(pbx)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        place = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        enterprises = [(ENTERPRISE, [Chat(id=5), Chat(id=-1_001_000_000_005)])]
+        no_flood = SimulatorSettings(port=0, flood=FloodSettings(enabled=False))
+        async with (
+            Simulator(no_flood) as telegram,
+            service(telegram_url=telegram.url, enterprises=enterprises, plugins=REPLYING, store=store) as running,
+            aiohttp.ClientSession(running.url) as host,
+        ):
+
+            async def post(kind: str, body: dict[str, Any]) -> None:
+                async with host.post(f"/{kind}", json=body) as answer:
+                    assert answer.status == 200
+
+            async def until(condition: Any) -> None:
+                with telegram.state.feed.watch() as changes:
+                    while not condition():
+                        await changes.get()
+
+            async def traced(condition: Any) -> None:
+                while True:
+                    records = await store.trace("", limit=1000)
+                    if condition([one.item for one in records if isinstance(one.item, Action)]):
+                        return
+                    await asyncio.sleep(0.05)
+
+            await post("start", call(6))
+            await post("hangup", call(6, Extensions=["151"], CallStatus="2"))
+            await post("recording", {"Token": "375290000001", "UniqueId": "1757840000.6", "Url": f"{place}/6.mp3"})
+            await until(lambda: sum(one.media == "audio" for one in telegram.state.truth) == 2)
+            replies = [one for one in telegram.state.truth if one.media]
+            assert {one.chat_id for one in replies} == {5, -1_001_000_000_005}
+            assert telegram.state.files[replies[0].file_id or ""].body == RECORDED
+            assert replies[0].file_id == replies[1].file_id, "uploaded once"
+            for one in replies:
+                dialog = telegram.state.dialog(telegram.state.bot(7001), one.chat_id)
+                assert (dialog.records[one.reply_to or 0].message.text or "").startswith("✅")
+            await post("hangup", call(9, Extensions=["151"], CallStatus="2"))
+            await post("recording", {"Token": "375290000001", "UniqueId": "1757840000.9", "Url": f"{place}/9.mp3"})
+            long = "no audio: it is longer than 1 MB"
+            await traced(lambda actions: sum(one.op is Op.SKIP and one.reason == long for one in actions) == 2)
+            await until(lambda: sum("🔉" in (one.text or "") for one in telegram.state.truth) >= 4)
+            assert sum(one.media == "audio" for one in telegram.state.truth) == 2
+            shown = telegram.state.dialog(telegram.state.bot(7001), 5).own_records.values()
+            assert sum("🔉" in (record.message.text or "") for record in shown) == 2
+        await runner.cleanup()
+
+    asyncio.run(asyncio.wait_for(run(), 40))

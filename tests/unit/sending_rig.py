@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from callgram import Call, Chat, Context, Message, Stage, hookimpl
+from callgram import Audio, Call, Chat, Context, Message, Stage, hookimpl
 from callgram.calls.facts import Facts, Hangup
 from callgram.cards import Urgency
 from callgram.context import Enterprise, Secret
@@ -36,11 +36,13 @@ ROOMY = LimitSettings(private_per_s=100, private_burst=100, group_per_min=6000, 
 
 
 class Rig:
-    """Made by :func:`rig`. ``draws`` is ``{call: text or None}``; without an entry a message says its call and stage."""
+    """Made by :func:`rig`. ``draws`` is ``{call: text or None}``; without an entry a message says its call and stage. ``audio``
+    is ``{call: what follows its last message}``."""
 
     def __init__(self, simulator: Simulator, file: PluginsFile, store: MemoryStore, session: Any, url: str) -> None:
         self.simulator, self.store, self.session = simulator, store, session
         self.draws: dict[int, str | None] = {}
+        self.audio: dict[int, Audio] = {}
         self._names = count(1)
         self._file = file
         self._until: dict[int, tuple[Stage, int]] = {}
@@ -52,8 +54,13 @@ class Rig:
             for chat in chats:
                 await self.store.add_subscriber(number, Chat(id=chat))
         self.directory = await self.store.directory()
-        plugins = Plugins(self._file, [adopt("draw", self, {})], lambda outcome: None)
         self.limits = Limits(limits)
+        self.begin()
+
+    def begin(self) -> None:
+        """A process that knows nothing of the one before."""
+        self.store = self.store.another_process()
+        plugins = Plugins(self._file, [adopt("draw", self, {})], lambda outcome: None)
         self.sender = Sender(
             self.store,
             plugins,
@@ -64,11 +71,18 @@ class Rig:
             node="rig",
             done=lambda: None,
         )
+        self.sending = asyncio.create_task(self.sender.run())
+
+    async def end(self) -> None:
+        """The process is told to end, and does."""
+        self.sender.drain()
+        await self.sending
+        await self.store.release_leases("rig")
 
     @hookimpl
     async def render_message(self, ctx: Context, call: Call, stage: Stage, chat: Chat) -> Message | None:
         text = self.draws.get(call.id, f"{call.id} {stage}")
-        return None if text is None else Message(text)
+        return None if text is None else Message(text, audio=self.audio.get(call.id) if stage is Stage.HANGUP else None)
 
     async def plan(
         self,
@@ -78,6 +92,7 @@ class Rig:
         number: str = "0367",
         urgency: Urgency = Urgency.LIVE,
         draws: str | None = "",
+        audio: Audio | None = None,
         ended: timedelta | None = None,
     ) -> int:
         """A call is at ``stage`` from now on, in every chat of the enterprise; answers its number."""
@@ -92,6 +107,8 @@ class Rig:
             call = call or batch.events[0].id
             if draws != "":
                 self.draws[call] = draws
+            if audio:
+                self.audio[call] = audio
             _, version = self._until.get(call, (stage, 0))
             self._until[call] = (stage, version + 1)
             hangups = (Hangup(at=now - ended, unique_id=str(call), call_type=1),) if ended is not None else ()
@@ -191,10 +208,8 @@ async def rig(
         session = TelegramSession(SessionSettings(api_url=url or simulator.url))
         made = Rig(simulator, file, MemoryStore(), session, url)
         await made.start(limits, {"0367": chats} | (others or {}))
-        sending = asyncio.create_task(made.sender.run())
         try:
             yield made
         finally:
-            made.sender.drain()
-            await sending
+            await made.end()
             await session.close()

@@ -10,7 +10,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from callgram import Call, CallFile, ConfigError, Context, Enterprise, Kind, Locale, Secret, tell
+from callgram import (
+    Audio,
+    Call,
+    CallFile,
+    ConfigError,
+    Context,
+    Enterprise,
+    Kind,
+    Locale,
+    Message,
+    Secret,
+    Stage,
+    tell,
+)
 from callgram.calls.book import Book
 from callgram.testing import lab
 from callgram.testing.memory import MemoryStore
@@ -133,3 +146,34 @@ def test_a_posted_recording_is_an_event_of_the_call() -> None:
     assert (call.recording, call.ended_at) == (URL, before.ended_at)
     assert before.started_at + timedelta(seconds=1) == call.ended_at
     assert Kind.RECORDING == "recording"
+
+
+def audio_of(*events: Any, stage: Stage = Stage.HANGUP, call: dict[str, Any] | None = None, **settings: Any) -> Audio | None:
+    ctx = Context(now=NOW, settings=Settings(**settings))
+    drawn = Recordings().decorate_message(ctx, call_of(*events, **call or {}), stage, Message("text"))
+    message = asyncio.run(drawn)
+    assert message is None or message.digest == Message("text").digest
+    return message.audio if message else None
+
+
+def test_audio_is_wanted_behind_the_last_message_where_the_enterprise_wants_it() -> None:
+    found = audio_of(*EVENTS, TOLD, audio="reply", allow_private=True, max_mb=7, timeout_s=3.0)
+    assert found is not None
+    assert (found.url, found.allow_private, found.max_mb, found.timeout_s) == (URL, True, 7, 3.0)
+    assert found.title == "2025-09-14 12:05 +375 (29) 625-40-70"
+    by_rule = audio_of(*EVENTS, audio="reply", url_template=TEMPLATE)
+    assert by_rule is not None
+    assert by_rule.url.endswith("a%20b.wav?key=SECRET")
+
+
+@pytest.mark.parametrize(
+    ("events", "settings"),
+    [
+        pytest.param((*EVENTS, TOLD), {}, id="links only"),
+        pytest.param(EVENTS, {"audio": "reply"}, id="nobody knows of one"),
+        pytest.param((*EVENTS, TOLD), {"audio": "reply", "stage": Stage.BRIDGE}, id="an earlier stage"),
+        pytest.param((*EVENTS, TOLD), {"audio": "reply", "call": {"ended": False}}, id="the call goes on"),
+    ],
+)
+def test_no_audio_is_wanted(events: Any, settings: dict[str, Any]) -> None:
+    assert audio_of(*events, **settings) is None

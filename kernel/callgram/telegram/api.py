@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from callgram.audio import File
 from callgram.cards import Message
 from callgram.context import Secret
 from callgram.telegram.outcome import Kind, Outcome, Reason
@@ -34,6 +35,12 @@ class Session(Protocol):
     async def ask(
         self, token: Secret, method: str, payload: dict[str, Any], shape: type[T]
     ) -> tuple[Outcome, T | None]: ...
+
+
+class Uploading(Protocol):
+    """What ``send_audio`` needs of it."""
+
+    async def send_file(self, token: Secret, file: File, payload: dict[str, Any]) -> tuple[Outcome, str]: ...
 
 
 class Me(msgspec.Struct, frozen=True):
@@ -74,6 +81,20 @@ async def edit_reply_markup(
     if keyboard:
         payload["reply_markup"] = {"inline_keyboard": keyboard}
     return await session.call(token, "editMessageReplyMarkup", payload)
+
+
+async def send_audio(
+    session: Uploading, token: Secret, chat_id: int, file: File, *, reply_to: int, title: str = ""
+) -> tuple[Outcome, str]:
+    """A silent reply; a message without one where ``reply_to`` is gone. Answers the file's id with the outcome."""
+    payload: dict[str, Any] = {
+        "chat_id": chat_id,
+        "disable_notification": True,
+        "reply_parameters": {"message_id": reply_to, "allow_sending_without_reply": True},
+    }
+    if title and file.form.field == "audio":
+        payload["title"] = title.encode("utf-8", "replace").decode()
+    return await session.send_file(token, file, payload)
 
 
 async def delete_messages(

@@ -58,6 +58,8 @@ class Reason(StrEnum):
     NOT_EDITABLE = "not_editable"
     CONTENT = "content"
     """The text or the keyboard is refused: repeat once as plain text."""
+    FILE = "file"
+    """The file is refused, or files of its kind are in this chat; texts are not."""
     CHAT_DEAD = "chat_dead"
     """Blocked, left, without rights: nothing will get into this chat until a person changes that."""
     TOPIC = "topic"
@@ -126,6 +128,23 @@ _TABLE: Final = (
             "can't parse reply keyboard markup",
             "unsupported parse_mode",
             "must be encoded in utf-8",
+        ),
+    ),
+    _Rule(
+        Reason.FILE,
+        (
+            "wrong file identifier",
+            "can't use file of type",
+            "file must be non-empty",
+            "there is no voice in the request",
+            "there is no audio in the request",
+            "there is no document in the request",
+            "voice_messages_forbidden",
+            "chat_send_",
+            "not enough rights to send voice",
+            "not enough rights to send music",
+            "not enough rights to send audio",
+            "not enough rights to send document",
         ),
     ),
     _Rule(Reason.DONE_ALREADY, ("message is not modified",)),

@@ -7,6 +7,8 @@ nowhere else: aiohttp's exceptions hold that URL, so none of them gets out of he
 
 from __future__ import annotations
 
+import io
+import secrets
 from importlib import import_module
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -20,6 +22,7 @@ from aiogram.exceptions import TelegramNetworkError
 from aiogram.methods import TelegramMethod
 from aiogram.methods.base import TelegramType
 from aiohttp import (
+    BytesIOPayload,
     BytesPayload,
     ClientError,
     ClientSession,
@@ -29,6 +32,7 @@ from aiohttp import (
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.hdrs import USER_AGENT
 
+from callgram.audio import File
 from callgram.context import Secret
 from callgram.errors import ConfigError
 from callgram.telegram.outcome import Broken, Kind, Outcome, Reason, classify, op_of
@@ -36,6 +40,8 @@ from callgram.telegram.settings import SessionSettings
 
 T = TypeVar("T")
 
+SLOWEST_UPLOAD: Final = 100 * 1024
+"""Bytes a second: an upload that is slower is given up, and is ambiguous."""
 _NOT_JSON: Final = Outcome(kind=Kind.REJECTED, reason=Reason.CONTENT, description="cannot be written as JSON")
 _encode = msgspec.json.Encoder().encode
 
@@ -58,6 +64,31 @@ class _Body(BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self.left = True
         await super().write_with_length(writer, content_length)
+
+
+class _Form(BytesIOPayload):
+    """The same of a form with a file in it, which is written piece by piece."""
+
+    left = False
+
+    def __init__(self, body: bytes, boundary: str) -> None:
+        super().__init__(io.BytesIO(body), content_type=f"multipart/form-data; boundary={boundary}")
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.left = True
+        await super().write_with_length(writer, content_length)
+
+
+class _SentFile(msgspec.Struct, frozen=True):
+    file_id: str = ""
+
+
+class _SentMedia(msgspec.Struct, frozen=True):
+    """What a sent file became: Telegram may take one for another kind than it was sent as."""
+
+    voice: _SentFile | None = None
+    audio: _SentFile | None = None
+    document: _SentFile | None = None
 
 
 class TelegramSession(AiohttpSession):
@@ -121,14 +152,14 @@ class TelegramSession(AiohttpSession):
             body = _encode(payload)
         except (UnicodeEncodeError, TypeError):
             return _NOT_JSON
-        status, answer, took_s = await self._post(token, method, body)
+        status, answer, took_s = await self._post(token, method, _Body(body))
         return _without(token, classify(op_of(method), status, answer, took_s=took_s))
 
     async def ask(
         self, token: Secret, method: str, payload: dict[str, Any], shape: type[T]
     ) -> tuple[Outcome, T | None]:
         """Like ``call``, for a method whose result is wanted: as ``shape``, ``None`` unless the outcome is ok."""
-        status, answer, took_s = await self._post(token, method, _encode(payload))
+        status, answer, took_s = await self._post(token, method, _Body(_encode(payload)))
         outcome = _without(token, classify(op_of(method), status, answer, took_s=took_s))
         if not outcome.ok or isinstance(answer, Broken):
             return outcome, None
@@ -138,9 +169,28 @@ class TelegramSession(AiohttpSession):
             unlike = msgspec.structs.replace(outcome, kind=Kind.SERVER, reason=Reason.SERVER, description="odd result")
             return unlike, None
 
-    async def _post(self, token: Secret, method: str, body: bytes) -> tuple[int, bytes | Broken, float]:
+    async def send_file(self, token: Secret, file: File, payload: dict[str, Any]) -> tuple[Outcome, str]:
+        """Like ``call``, for one of sendVoice, sendAudio, sendDocument: uploads ``file``, or names it where it was uploaded
+        before. Also answers its ``file_id``, ``""`` unless the outcome is ok. An upload may take as long as its size needs."""
+        form, given = file.form, payload | ({} if file.body else {file.form.field: file.file_id})
+        outgoing = _form(given, file) if file.body else _Body(_encode(given))
+        total = (self._patience.total or 0.0) + file.size / SLOWEST_UPLOAD
+        patience = ClientTimeout(total, connect=self._patience.connect, sock_connect=self._patience.sock_connect)
+        status, answer, took_s = await self._post(token, form.method, outgoing, patience if file.body else None)
+        outcome = _without(token, classify(op_of(form.method), status, answer, took_s=took_s))
+        if not outcome.ok or isinstance(answer, Broken):
+            return outcome, ""
+        try:
+            media = msgspec.convert(msgspec.json.decode(answer)["result"], _SentMedia)
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+            return outcome, ""
+        sent = getattr(media, form.field)
+        return outcome, sent.file_id if sent else ""
+
+    async def _post(
+        self, token: Secret, method: str, outgoing: _Body | _Form, patience: ClientTimeout | None = None
+    ) -> tuple[int, bytes | Broken, float]:
         started = perf_counter()
-        outgoing = _Body(body)
         status = 0
         answer: bytes | Broken
         try:
@@ -151,6 +201,7 @@ class TelegramSession(AiohttpSession):
                 self.api.api_url(token.reveal(), method),
                 data=outgoing,
                 allow_redirects=False,
+                timeout=patience or self._patience,
             ) as response:
                 status = response.status
                 answer = await response.read()
@@ -170,6 +221,21 @@ class TelegramSession(AiohttpSession):
             what = type(error.__cause__ or error).__name__
         # Out of the except block, so that aiohttp's exception with its URL is not even the context of this one.
         raise TelegramNetworkError(method=method, message=what)
+
+
+def _form(payload: dict[str, Any], file: File) -> _Form:
+    """A body of multipart/form-data (RFC 7578): values as the Bot API reads them, JSON where they are no text; the file last."""
+    boundary = secrets.token_hex(16)
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
+        + (value.encode() if isinstance(value, str) else _encode(value))
+        + b"\r\n"
+        for name, value in payload.items()
+    ]
+    form = file.form
+    head = f'Content-Disposition: form-data; name="{form.field}"; filename="{form.name}"\r\nContent-Type: {form.media_type}'
+    parts += [f"--{boundary}\r\n{head}\r\n\r\n".encode(), file.body, f"\r\n--{boundary}--\r\n".encode()]
+    return _Form(b"".join(parts), boundary)
 
 
 def _without(token: Secret, outcome: Outcome) -> Outcome:

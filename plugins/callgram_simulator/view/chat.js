@@ -92,13 +92,31 @@ function drawMessage(chat, message) {
     name.style.setProperty("--hue", hueOf(author.id));
     bubble.append(name);
   }
-  if (message.reply_to_message) bubble.append(make("span", "reply", message.reply_to_message.text || "…"));
+  if (message.reply_to_message) bubble.append(make("span", "reply", (message.reply_to_message.text || "…").split("\n")[0]));
   const words = make("div", "words");
   if (message.photo) words.append("🖼 ");
-  drawText(words, message.text || message.caption || "", message.entities);
+  const file = message.voice || message.audio || message.document;
+  if (file) words.append(drawFile(message, file));
+  drawText(words, message.text || message.caption || "", message.text ? message.entities : message.caption_entities);
   bubble.append(words, make("span", "stamp", (message.edit_date ? "изм. " : "") + timeOf(message.date)));
   node.append(bubble);
   if (message.reply_markup) node.append(drawKeys(chat, message));
+  return node;
+}
+
+// A bubble with a player; where the simulator has not got the bytes (a URL, a restart), the name alone is left.
+function drawFile(message, file) {
+  const node = make("div", "file");
+  const size = file.file_size ? ` · ${Math.max(1, Math.round(file.file_size / 1024))} КБ` : "";
+  const name = message.voice ? "Голосовое сообщение" : file.title || file.file_name || "Файл";
+  node.append(make("span", "name", `${message.document ? "📄" : "🔉"} ${name}${size}`));
+  if (message.document && !/^audio\//.test(file.mime_type || "")) return node;
+  const player = make("audio");
+  player.controls = true;
+  player.preload = "none";
+  player.src = `/sim/files/${encodeURIComponent(file.file_id)}`;
+  player.addEventListener("error", () => player.remove());
+  node.append(player);
   return node;
 }
 

@@ -4,7 +4,9 @@ Needs Chromium at /usr/bin/chromium (or CALLGRAM_CHROMIUM); CALLGRAM_NO_BROWSER=
 """
 
 import asyncio
+import io
 import os
+import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -84,6 +86,25 @@ if not os.environ.get("CALLGRAM_NO_BROWSER"):
             await expect(s.page.locator(".stamp")).to_contain_text("изм.")
             await s.call("deleteMessage", chat_id=7, message_id=sent["message_id"])
             await expect(s.page.locator(".message")).to_have_count(0)
+
+        played(play)
+
+    def test_audio_is_a_bubble_that_plays_where_its_bytes_are_here() -> None:
+        async def play(s: Scene) -> None:
+            sound = io.BytesIO()
+            with wave.open(sound, "wb") as tone:
+                tone.setparams((1, 2, 8000, 0, "NONE", ""))
+                tone.writeframes(bytes(16_000))
+            form = aiohttp.FormData({"chat_id": "7", "title": HOSTILE})
+            form.add_field("audio", sound.getvalue(), filename="1.wav", content_type="audio/wav")
+            async with s._session.post(f"{s.simulator.url}/bot42:A/sendAudio", data=form) as answer:
+                assert answer.status == 200
+            await expect(s.page.locator(".file .name")).to_contain_text(HOSTILE)
+            length = await s.page.locator(".file audio").evaluate(
+                "async (a) => { a.preload = 'auto'; a.load();"
+                " while (!(a.duration > 0)) await new Promise(r => setTimeout(r, 20)); return a.duration; }"
+            )
+            assert length == 1.0
 
         played(play)
 

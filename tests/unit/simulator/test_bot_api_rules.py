@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from callgram_simulator import inbox
+from callgram_simulator import inbox, media
 from callgram_simulator.chats import ChatState
 from callgram_simulator.faults import Fault
 from callgram_simulator.server import Simulator
@@ -829,9 +829,81 @@ async def deleted_at_once(w: World) -> None:
     assert [entry.kind for entry in w.state.truth] == ["send"]
 
 
+def form(field: str, body: bytes, **fields: Any) -> aiohttp.FormData:
+    data = aiohttp.FormData({"chat_id": str(USER)} | {name: str(value) for name, value in fields.items()})
+    data.add_field(field, body, filename="1.ogg", content_type="audio/ogg")
+    return data
+
+
+async def uploaded(w: World, method: str, field: str, body: bytes = b"OggS", **fields: Any) -> Any:
+    return (await w.request(f"/bot{TOKEN}/{method}", data=form(field, body, **fields))).result
+
+
+@rule("R97")
+async def files_are_uploaded(w: World) -> None:
+    text = await w.send()
+    for method, field in (("sendVoice", "voice"), ("sendAudio", "audio"), ("sendDocument", "document")):
+        message = await uploaded(w, method, field, caption="<b>x</b>", parse_mode="HTML", reply_to_message_id=text["message_id"])
+        assert (message[field]["file_size"], message[field]["mime_type"]) == (4, "audio/ogg")
+        assert (message["caption"], message["caption_entities"][0]["type"]) == ("x", "bold")
+        assert message["reply_to_message"]["message_id"] == text["message_id"]
+        served = await w.request(f"/sim/files/{message[field]['file_id']}", "GET")
+        assert (served.status, served.body) == (200, b"OggS")
+        entry = list(w.state.truth)[-1]
+        assert (entry.media, entry.file_id, entry.reply_to) == (field, message[field]["file_id"], text["message_id"])
+    attached = await uploaded(w, "sendVoice", "other", voice="attach://other")
+    assert attached["voice"]["file_size"] == 4
+
+
+@rule("R98")
+async def a_file_is_sent_again_by_its_id(w: World) -> None:
+    first = await uploaded(w, "sendAudio", "audio", title="A call")
+    again = (await w.call("sendAudio", chat_id=GROUP, audio=first["audio"]["file_id"])).result
+    assert again["audio"] == first["audio"]
+    assert first["audio"]["title"] == "A call"
+
+
+@rule("R99")
+async def a_file_id_is_one_bots(w: World) -> None:
+    file_id = (await uploaded(w, "sendAudio", "audio"))["audio"]["file_id"]
+    w.state.dialog(w.state.bot(99), USER)
+    other = await w.request("/bot99:AAA/sendAudio", json={"chat_id": USER, "audio": file_id})
+    assert other.status == 400
+    await w.refused(400, "Bad Request: wrong file identifier/HTTP URL specified", "sendAudio", chat_id=USER, audio="x")
+
+
+@rule("R100")
+async def a_file_stays_what_it_is(w: World) -> None:
+    file_id = (await uploaded(w, "sendVoice", "voice"))["voice"]["file_id"]
+    description = "Bad Request: can't use file of type Voice as Document"
+    await w.refused(400, description, "sendDocument", chat_id=USER, document=file_id)
+
+
+refuses("R101", 400, "Bad Request: there is no voice in the request", "sendVoice")
+
+
+@rule("R102")
+async def a_url_is_taken(w: World) -> None:
+    message = (await w.call("sendVoice", chat_id=USER, voice="https://example.com/1.ogg")).result
+    served = await w.request(f"/sim/files/{message['voice']['file_id']}", "GET")
+    assert served.status == 404
+
+
+@rule("R103")
+async def too_large(w: World) -> None:
+    answer = await w.request(f"/bot{TOKEN}/sendVoice", data=form("voice", bytes(media.UPLOAD_LIMIT + 1)))
+    assert (answer.status, answer.json["description"]) == (413, "Request Entity Too Large")
+    empty = await w.request(f"/bot{TOKEN}/sendVoice", data=form("voice", b""))
+    assert (empty.status, empty.json["description"]) == (400, "Bad Request: file must be non-empty")
+
+
+refuses("R104", 400, "Bad Request: message caption is too long", "sendVoice", voice="https://x.example/1", caption="x" * 1025)
+
+
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "CONFLICT_PAUSE_S", 0.2)
+    monkeypatch.setattr(media, "UPLOAD_LIMIT", 1024)
     monkeypatch.setattr("callgram_simulator.webhook.FIRST_RETRY_S", 0.01)
 
 
