@@ -17,7 +17,7 @@ from callgram.cards import Card
 from callgram.trace import Record
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-SEARCHED = 5_000  # calls looked at for one page of a filter that no index answers; the next page goes on behind them
+SEARCHED = 100  # calls that are looked at, at most, for each row of a page, by a filter that no index answers
 
 
 class CallFile(msgspec.Struct, frozen=True, kw_only=True):

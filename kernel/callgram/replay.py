@@ -17,6 +17,7 @@ import msgspec
 
 from callgram.errors import ConfigError
 from callgram.events import POSTED
+from callgram.tracelines import HALF
 
 _KINDS = frozenset(str(kind) for kind in POSTED)
 
@@ -84,10 +85,12 @@ def _trace_file(path: Path, text: str) -> list[Post]:
     parse_line = _parse_line()
     posts: list[Post] = []
     began = None
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
         try:
             parsed = parse_line(line)
         except ValueError as error:
+            if HALF in line or not line.endswith("\n"):  # the whole line follows, or is still on its way
+                continue
             raise ConfigError(f"{path}, line {number}: {error}") from None
         if parsed.source != "AST":
             continue

@@ -12,9 +12,10 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from loguru import logger
@@ -26,7 +27,7 @@ from callgram.errors import StoreError
 from callgram.loader import Plugins
 from callgram.metrics import BOTS_OWNED
 from callgram.store import CardRow, Claim, Progress, Store
-from callgram.telegram.limits import Limits
+from callgram.telegram.limits import BOT, Limits
 
 LEASE_TTL_S = 6.0
 RENEW_S = 1.5
@@ -38,7 +39,10 @@ AT_ONCE = 8  # cards that one chat may have in hand; they are sent one after ano
 
 
 class Sender:
-    """Sends until drained. ``done`` is called when something was written that sinks may read."""
+    """Sends until drained. ``done`` is called when something was written that sinks may read.
+
+    ``monotonic`` seconds are the clock of leases and ``limits``. ``start`` sets a coroutine going beside the others.
+    """
 
     def __init__(
         self,
@@ -51,9 +55,11 @@ class Sender:
         clock: Callable[[], datetime],
         node: str,
         done: Callable[[], None],
+        monotonic: Callable[[], float] = time.monotonic,
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = asyncio.create_task,
     ) -> None:
         self.store, self.directory, self.limits, self.clock, self.done = store, directory, limits, clock, done
-        self._node = node
+        self.monotonic, self.start, self._node = monotonic, start, node
         self._renew = asyncio.Event()
         self._refused: frozenset[int] = frozenset()  # bots of other nodes: asked for again only at the next renewal
         self._leases: dict[int, int] = {}
@@ -66,7 +72,7 @@ class Sender:
             session=session,
             limits=limits,
             clock=clock,
-            monotonic=time.monotonic,
+            monotonic=monotonic,
             chance=random.random,
             holds=self._holds,
             report=lambda progress: self._rounds[progress.bot_id % ROUNDS].take(progress),
@@ -81,10 +87,10 @@ class Sender:
 
     def leases(self) -> dict[int, int]:
         """``{bot: fence}`` of the bots that may be sent for now."""
-        return self._leases if time.monotonic() < self._leased_until and not self.draining else {}
+        return self._leases if self.monotonic() < self._leased_until and not self.draining else {}
 
     def _holds(self, bot: int, fence: int) -> bool:
-        return self._leases.get(bot) == fence and time.monotonic() < self._leased_until
+        return self._leases.get(bot) == fence and self.monotonic() < self._leased_until
 
     def wake(self) -> None:
         """Something may be due, or a bot may be new. Any number of calls is one."""
@@ -117,6 +123,8 @@ class Sender:
         renewing = asyncio.create_task(self._keep_leases(), name="leases")
         try:
             await asyncio.gather(*(turns.run() for turns in self._rounds))
+            await self.ports.replies.close()
+            await asyncio.gather(*(turns.run() for turns in self._rounds))  # what came of the replies
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
@@ -128,21 +136,24 @@ class Sender:
 
     async def _keep_leases(self) -> None:
         while True:
-            began = time.monotonic()
             self._renew.clear()
             try:
-                held = dict(await self.store.hold_leases(self._node, self.directory().bots(), ttl_s=LEASE_TTL_S))
+                await self.renew()
             except StoreError as error:
                 logger.warning("leases are not renewed: {}", error)
-            else:
-                self._take_leases(held, began)
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_S):
                     await self._renew.wait()
 
+    async def renew(self) -> None:
+        """Keep the leases of our bots, and take those that are free."""
+        began = self.monotonic()
+        held = await self.store.hold_leases(self._node, self.directory().bots(), ttl_s=LEASE_TTL_S)
+        self._take_leases(dict(held), began)
+
     def _take_leases(self, held: dict[int, int], began: float) -> None:
         for bot in held.keys() - self._leases.keys():
-            self.limits.start_bot(bot, time.monotonic(), empty=held[bot] > 1)
+            self.limits.start_bot(bot, self.monotonic(), empty=held[bot] > 1)
         for bot in self._leases.keys() - held.keys():
             self.limits.stop_bot(bot)
         changed = held.keys() != self._leases.keys()
@@ -151,7 +162,7 @@ class Sender:
         BOTS_OWNED.set(len(held))
         if changed:
             for turns in self._rounds:
-                turns.wake()
+                turns.look_around()
 
 
 class Round:
@@ -164,11 +175,18 @@ class Round:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn_s, self._card_s = Average(0.0), Average(1.0)
         self._claiming = False
+        self._passed_over: frozenset[tuple[int, int]] | None = None
+        self._overtaken: dict[tuple[int, int], bool] = {}
         self._wake = asyncio.Event()
         self._due_at: datetime | None = None
 
     def wake(self) -> None:
         self._wake.set()
+
+    def look_around(self) -> None:
+        """Anything may be due for anyone."""
+        self._passed_over = None
+        self.wake()
 
     def take(self, progress: Progress) -> None:
         """Have the next turn write what became of a card."""
@@ -176,9 +194,12 @@ class Round:
         self._wake.set()
 
     def reserve(self, pair: tuple[int, int]) -> bool:
-        """Keep a chat free for a card that the planner claims. Not while a turn claims: it may take another card of it."""
-        now = time.monotonic()
-        if self._claiming or pair in self._jobs or len(self._jobs) >= IN_HAND or self._sender.limits.ready_at(*pair, now) > now:
+        """Keep a chat free for a card that the planner claims. Not while a turn claims: it may take another card of it; nor
+        where the last one had to pass the chat over: what waits there may be more urgent."""
+        if self._claiming or self._passed_over is None or pair in self._jobs or len(self._jobs) >= IN_HAND:
+            return False
+        now = self._sender.monotonic()
+        if not self._passed_over.isdisjoint((pair, (pair[0], BOT))) or self._sender.limits.ready_at(*pair, now) > now:
             return False
         self._jobs[pair] = 1
         return True
@@ -188,6 +209,8 @@ class Round:
         for card in cards:
             if card.fence is not None:
                 del self._jobs[card.bot_id, card.chat_id]
+            if (card.call_id, card.chat_id) in self._overtaken:
+                self._overtaken[card.call_id, card.chat_id] = True
         self._start(claims)
         if len(claims) < len(cards):
             self.wake()
@@ -196,7 +219,7 @@ class Round:
         while not (self._sender.draining and not self._jobs and not self._finished):
             self._wake.clear()
             try:
-                await self._turn()
+                await self.turn()
             except StoreError as error:
                 logger.warning("sender waits for the store: {}", error)
                 await asyncio.sleep(1.0)
@@ -209,25 +232,27 @@ class Round:
         if self._jobs:
             await asyncio.sleep(GATHER_S)
         timeout = POLL_S
-        ready = self._sender.limits.next_ready(time.monotonic())
+        now = self._sender.monotonic()
+        ready = self._sender.limits.next_ready(now)
         if ready is not None:
-            timeout = min(timeout, max(0.0, ready - time.monotonic()))
+            timeout = min(timeout, max(0.0, ready - now))
         if self._due_at is not None:
             timeout = min(timeout, max(0.0, (self._due_at - self._sender.clock()).total_seconds()))
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """Write what finished, claim what is due and set it going."""
         finished, self._finished = self._finished, []
-        blocked = self._sender.limits.blocked(time.monotonic())
+        blocked = self._sender.limits.blocked(self._sender.monotonic())
         closed = {bot for bot, chat in blocked if chat == 0}
         ended = Counter((progress.bot_id, progress.chat_id) for progress in finished if progress.released)
         freed = {pair for pair, n_ended in ended.items() if self._jobs.get(pair, 0) <= n_ended}
         held = self._sender.leases()
         leases = {bot: held[bot] for bot in held if bot % ROUNDS == self._number and bot not in closed}
         in_hand = self._jobs.keys() - freed
-        began = time.monotonic()
+        began = self._sender.monotonic()
         self._claiming = True
         try:
             claims = await self._sender.store.exchange(
@@ -240,9 +265,11 @@ class Round:
             )
         except StoreError:
             self._finished = finished + self._finished
+            self._passed_over = None
             raise
         finally:
             self._claiming = False
+        self._passed_over = frozenset(blocked)
         if any(progress.actions for progress in finished):
             self._sender.done()
         for pair, n_ended in ended.items():
@@ -250,7 +277,7 @@ class Round:
         for pair in freed:
             del self._jobs[pair]
         self._start(claims)
-        self._turn_s.add(time.monotonic() - began)
+        self._turn_s.add(self._sender.monotonic() - began)
         idle = bool(leases) and not claims and not self._jobs
         self._due_at = await self._sender.store.next_due(leases) if idle else None
 
@@ -261,29 +288,39 @@ class Round:
 
     def _start(self, claims: list[Claim]) -> None:
         bots = self._sender.directory().bots() if claims else {}
-        by_chat: dict[tuple[int, int], list[Delivery]] = {}
+        by_chat: dict[tuple[int, int], list[tuple[Delivery, tuple[int, int]]]] = {}
         for claim in claims:
             token, fence = bots.get(claim.card.bot_id), claim.card.claimed_fence
             if token is None or fence is None:
                 continue  # the bot was taken away this very moment; the claim is found again
             line = by_chat.setdefault((claim.card.bot_id, claim.card.chat_id), [])
-            line.append(Delivery(self._sender.ports, claim, fence, token, first=not line))
-        for pair, deliveries in by_chat.items():
-            self._jobs[pair] = len(deliveries)
-            task = asyncio.create_task(self._run(deliveries), name=f"chat {pair}")
+            place = (claim.card.call_id, claim.card.chat_id)
+            line.append((Delivery(self._ports_for(place), claim, fence, token, first=not line), place))
+        for pair, line in by_chat.items():
+            self._jobs[pair] = len(line)
+            task = self._sender.start(self._run(line))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, deliveries: list[Delivery]) -> None:
+    def _ports_for(self, place: tuple[int, int]) -> Ports:
+        """A card that the planner changes while it waits in hand is given back: what is outdated is not sent."""
+        holds = self._sender.ports.holds
+        self._overtaken[place] = False
+        return msgspec.structs.replace(
+            self._sender.ports, holds=lambda bot, fence: not self._overtaken.get(place) and holds(bot, fence)
+        )
+
+    async def _run(self, line: list[tuple[Delivery, tuple[int, int]]]) -> None:
         """One of the two places that catch broadly: a bug in one card must not stop the others. It is retried, loudly."""
-        for delivery in deliveries:
-            began = time.monotonic()
+        for delivery, place in line:
+            began = self._sender.monotonic()
             try:
                 await delivery.deliver()
             except Exception:  # noqa: BLE001 - see above
                 logger.exception("{}: its card cannot be delivered", delivery)
                 delivery.give_back()
-            self._card_s.add(time.monotonic() - began)
+            self._overtaken.pop(place, None)
+            self._card_s.add(self._sender.monotonic() - began)
 
 
 class Average:

@@ -2,7 +2,8 @@
 
 Reads the store's trace and cursors, writes cursors. Each sink is a task of its own: one that fails or lags holds up
 nobody. A record is delivered at least once and in order; one that is not taken is offered again, later and later, and
-never skipped. Which hook is called, and containing what it raises, is the matter of ``deliver`` (the dispatcher).
+never skipped. Where somebody moves a sink in the store (``callgram sinks rewind``), it goes on from there. Which hook is
+called, and containing what it raises, is the matter of ``deliver`` (the dispatcher).
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ class TraceStore(Protocol):
 
     async def cursor(self, sink: str) -> str: ...
 
-    async def save_cursor(self, sink: str, cursor: str) -> None: ...
+    async def save_cursor(self, sink: str, cursor: str, *, held: str | None = None) -> bool: ...
 
     async def trace(self, after: str, *, limit: int) -> list[Record]: ...
+
+    async def waiting_since(self, after: str) -> datetime | None: ...
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +41,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
     poll_s: float = 0.5
     gather_s: float = 0.05
-    batch: int = 200
+    batch: int = 500
     first_retry_s: float = 0.5
     last_retry_s: float = 30.0
 
@@ -110,6 +113,8 @@ class SinkRunner:
                 for sink in self._sinks.values():
                     group.create_task(self._serve(sink), name=f"sink {sink.name}")
         finally:
+            for sink in self._sinks.values():
+                sink.behind_since = None  # another node's to know from now on
             self._ended.set()
 
     async def stop(self) -> None:
@@ -124,7 +129,8 @@ class SinkRunner:
             sink.nudge.set()
 
     def lag(self) -> dict[str, float]:
-        """``{sink: seconds}`` since the oldest record that it has not taken; 0 when its last look found nothing new."""
+        """``{sink: seconds}`` since the oldest record that it has not taken, also while a transaction that still runs holds it
+        back; 0 when its last look found nothing new."""
         return {name: state.lag_s for name, state in self.states().items()}
 
     def states(self) -> dict[str, SinkState]:
@@ -159,10 +165,9 @@ class SinkRunner:
 
     async def _batch(self, sink: _Sink) -> bool:
         """Read, deliver and save once. True when more is likely to wait."""
-        if sink.done is None:
-            sink.done = sink.saved = await self._store.cursor(sink.name)
         await self._save(sink)  # left over by a StoreError; first, so that at most one batch comes twice
-        records = await self._store.trace(sink.done, limit=self._pace.batch)
+        after = await self._place(sink)
+        records = await self._store.trace(after, limit=self._pace.batch)
         for record in records:
             if self._stopping.is_set():
                 break
@@ -171,10 +176,19 @@ class SinkRunner:
                 break
         else:
             if len(records) < self._pace.batch:
-                sink.behind_since = None
+                sink.behind_since = await self._store.waiting_since(sink.done or "")
                 sink.n_failures = 0  # also when the record that was refused is past the retention
         await self._save(sink)
         return len(records) == self._pace.batch
+
+    async def _place(self, sink: _Sink) -> str:
+        """Where to go on: where we are, unless somebody moved the sink."""
+        place = await self._store.cursor(sink.name)
+        if sink.saved is not None and place not in {sink.saved, sink.done}:  # done: saved, but nobody heard of it
+            logger.info("sink {} was moved from {!r} to {!r}, and goes on there", sink.name, sink.saved, place)
+            sink.n_failures = 0
+        sink.done = sink.saved = place
+        return place
 
     async def _offer(self, sink: _Sink, record: Record) -> bool:
         if not await self._deliver(sink.name, record):
@@ -189,8 +203,12 @@ class SinkRunner:
         return True
 
     async def _save(self, sink: _Sink) -> None:
-        if sink.done is not None and sink.done != sink.saved:
-            await self._store.save_cursor(sink.name, sink.done)
+        """Nothing is saved over a place that somebody moved the sink to; the next batch begins there."""
+        if (
+            sink.done is not None
+            and sink.done != sink.saved
+            and await self._store.save_cursor(sink.name, sink.done, held=sink.saved)
+        ):
             sink.saved = sink.done
 
     async def _back_off(self, sink: _Sink) -> None:

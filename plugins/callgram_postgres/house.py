@@ -6,8 +6,10 @@ is made when a row of it comes (:meth:`House.make_days`), and nothing is lost.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
+from time import monotonic
 from typing import Any
 
 from callgram_postgres.pools import Pools, translated
@@ -15,6 +17,7 @@ from callgram_postgres.queries import queries
 
 PARTITIONED = ("call_events", "telegram_actions", "decisions")
 DAYS_AHEAD = 2
+AT_ONCE, RESTS = 100, 4.0  # calls forgotten by one statement; pauses between, in the time that it took
 WEAK_KEYS_KEPT = timedelta(hours=1)  # find() forgets them GRACE after the call's end; an hour is far behind that
 
 SQL = queries("house")
@@ -73,8 +76,12 @@ class House:
                         await connection.execute(f'DROP TABLE IF EXISTS "{row["name"]}"')
 
     async def _forget(self, now: datetime, oldest: datetime) -> None:
-        while await self._pools.value("rest", SQL["forget_calls"], oldest):
-            pass
+        """A few calls at a time, with rests between them: whoever posts meanwhile must not notice."""
+        while True:
+            began = monotonic()
+            if not await self._pools.value("read", SQL["forget_calls"], oldest, AT_ONCE):
+                break
+            await asyncio.sleep(RESTS * (monotonic() - began))
         await self._pools.rows("rest", SQL["forget_weak_keys"], now - WEAK_KEYS_KEPT)
         await self._pools.rows("rest", SQL["forget_limits"], now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,9 @@ from callgram_postgres.rows import part_of, read_card, read_facts, read_record, 
 SQL = queries("reading")
 CARDS = queries("planning")["cards_of"]
 LAST = (datetime(9000, 1, 1, tzinfo=UTC), 2**62)
-FEW = 4
+FEW_DIGITS = 4  # calls of so long a number are few; of a shorter one they may be a tenth of all
+FEW_ENTERPRISES = 20
+PATIENCE_S = 0.0006  # for each row of a page: a filter that finds little stops then, and the next page goes on
 SLACK = timedelta(minutes=5)  # a record may bear a time a little before its call's first event
 
 
@@ -51,34 +54,29 @@ class Reading(House):
         )
 
     async def list_calls(self, wanted: CallFilter, *, after: str = "", limit: int = 50) -> CallPage:
+        """Looks at a few candidates first, then at more, until the page is full or took long enough."""
         before = LAST if wanted.until is None else (wanted.until, -1)
         if after:
             micros, number = read_page_key(after)
             before = min(before, (EPOCH + timedelta(microseconds=micros), number))
-        rare = any((wanted.extension, wanted.direction, wanted.result, wanted.unsent, wanted.number))
-        one = wanted.enterprises is not None and len(wanted.enterprises) == 1
-        narrow = rare or (wanted.enterprises is not None and not one)
-        telling = len(wanted.number) >= FEW  # calls of so long a number are few; of a shorter one they may be a tenth of all
-        candidates = SQL["by_number"] if telling else SQL["by_enterprise"] if one else SQL["by_time"]
-        searched = SEARCHED if narrow else 2 * (limit + 1)  # absorbed calls are among the candidates
-        tail = wanted.number[::-1] or None
-        rows = await self._pools.rows(
-            "read",
-            f"WITH candidates AS MATERIALIZED ({candidates}) {SQL['matching']}",
-            *before,
-            wanted.since or EPOCH,
-            searched,
-            None if wanted.enterprises is None else [part_of(enterprise) for enterprise in wanted.enterprises],
-            None if wanted.enterprises is None else list(wanted.enterprises),
-            tail,
-            f"{tail}:" if tail else None,  # ":" is behind every digit
-            f"% {_like(wanted.extension)} %" if wanted.extension else None,
-            wanted.direction and str(wanted.direction),
-            wanted.result and str(wanted.result),
-            wanted.unsent,
-            limit + 1,
-        )
-        return _page(rows, searched, limit)
+        sql = f"WITH candidates AS MATERIALIZED ({SQL[_candidates(wanted)]}) {SQL['matching']}"
+        given, began, found = _arguments(wanted), time.monotonic(), list[Any]()
+        n_searched, n_next = 0, 2 * (limit + 1)  # absorbed calls are among the candidates
+        most, patience_s = SEARCHED * limit, PATIENCE_S * limit
+        while True:
+            more = limit + 1 - len(found)
+            rows = await self._pools.rows("read", sql, *before, wanted.since or EPOCH, n_next, *given, more)
+            found += [row for row in rows if row["id"] is not None]
+            n_searched += n_next
+            if len(found) > limit:
+                last = found[limit - 1]
+                return _page(found[:limit], (last["started_at"], last["id"]))
+            if rows[0]["n_searched"] < n_next:
+                return _page(found, None)
+            before = (rows[0]["oldest_at"], rows[0]["oldest_id"])
+            if n_searched >= most or time.monotonic() - began > patience_s:
+                return _page(found, before)
+            n_next = min(2 * n_next, 10 * limit, most - n_searched)
 
     async def live_calls(self, enterprises: tuple[str, ...] | None, *, limit: int = 50) -> list[Listed]:
         chosen = None if enterprises is None else list(enterprises)
@@ -105,19 +103,36 @@ class Reading(House):
         return (await self.kept(plugin))[key]
 
 
-def _page(rows: Sequence[Any], searched: int, limit: int) -> CallPage:
-    found = [row for row in rows if row["id"] is not None]
-    calls = tuple(_listed(row) for row in found[:limit])
-    if len(found) > limit:
-        last = found[limit - 1]
-        return CallPage(
-            calls=calls, next=write_page_key(last["started_at"], last["id"]), searched_to=last["started_at"]
-        )
-    oldest = rows[0]
-    if oldest["n_searched"] < searched:
-        return CallPage(calls=calls)
+def _candidates(wanted: CallFilter) -> str:
+    """The query for the calls that are looked at: by the filter that leaves the fewest."""
+    if len(wanted.number) >= FEW_DIGITS:
+        return "by_number"
+    if wanted.enterprises is not None and len(wanted.enterprises) <= FEW_ENTERPRISES:
+        return "by_enterprise"
+    return "by_time"
+
+
+def _arguments(wanted: CallFilter) -> list[Any]:
+    """The arguments of ``matching``, in its order."""
+    tail = wanted.number[::-1] or None
+    return [
+        None if wanted.enterprises is None else [part_of(enterprise) for enterprise in wanted.enterprises],
+        None if wanted.enterprises is None else list(wanted.enterprises),
+        tail,
+        f"{tail}:" if tail else None,  # ":" is behind every digit
+        f"% {_like(wanted.extension)} %" if wanted.extension else None,
+        wanted.direction and str(wanted.direction),
+        wanted.result and str(wanted.result),
+        wanted.unsent,
+    ]
+
+
+def _page(rows: Sequence[Any], searched_to: tuple[datetime, int] | None) -> CallPage:
+    """``searched_to`` is the place behind which the next page begins, ``None`` at the end."""
     return CallPage(
-        calls=calls, next=write_page_key(oldest["oldest_at"], oldest["oldest_id"]), searched_to=oldest["oldest_at"]
+        calls=tuple(_listed(row) for row in rows),
+        next=write_page_key(*searched_to) if searched_to else "",
+        searched_to=searched_to[0] if searched_to else None,
     )
 
 

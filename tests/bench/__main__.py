@@ -20,7 +20,14 @@ BENCHMARKS: dict[tuple[str, ...], Callable[[], Awaitable[list[Result]]]] = {
     ("rss_growth",): measures.memory,
     ("flood_vs_theory",): delivering.flood,
     ("takeover_bot_s",): delivering.takeover,
-    ("details_p99_ms", "details_vs_grep", "list_p99_ms", "sink_records_per_s"): details.details,
+    (
+        "details_p99_ms",
+        "details_vs_grep",
+        "list_p99_ms",
+        "sink_records_per_s",
+        "drop_day_s",
+        "drop_day_slows_ingest",
+    ): details.details,
 }
 
 

@@ -1,7 +1,7 @@
-"""The call page, the list and the sinks over a large store: seeded calls, loaded by COPY, asked for over HTTP in this process.
+"""The call page, the list, the sinks and the end of a day over a large store (tests.bench.stored), asked for over HTTP.
 
-``CALLGRAM_BENCH_EVENTS`` is how many events are stored (1 000 000 when unset; the issue's number is 10 000 000), and as many
-actions. The same records are written as the tracer's files, for the comparison with ``grep``.
+The page's other side is ``grep`` of the call's UniqueId over the tracer's files of the same calls. Calls are asked for at
+random over all days, so most of what a page reads is read for the first time.
 """
 
 from __future__ import annotations
@@ -9,64 +9,43 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import aiohttp
-import asyncpg
-import msgspec
+from tests.bench import stored, world
+from tests.bench.load import drive
 from tests.bench.report import Result
+from tests.bench.servers import Server, free_port, process
+from tests.bench.stored import N_EVENTS, Town
 
-from callgram.calls.book import Book
-from callgram.calls.facts import Facts
-from callgram.calls.story import tell
-from callgram.context import Enterprise, Locale, Secret
+from callgram.context import Enterprise, Secret
+from callgram.dispatch import Dispatcher, Implementation
 from callgram.events import Event
 from callgram.sinks import SinkRunner
-from callgram.testing import lab, service
-from callgram.trace import Action, Record
+from callgram.testing import service
+from callgram.trace import Record
 
-N_EVENTS = int(os.environ.get("CALLGRAM_BENCH_EVENTS", "1000000"))
-SCENARIO = Path(__file__).parents[1] / "data" / "scenarios" / "incoming-answered.json"
-ENTERPRISES = [f"{2000 + n}" for n in range(80)]
-DAYS = 12  # that the records are spread over; a store keeps 14
-ASKED, LISTED, SINK_RECORDS = 300, 60, 100_000
+ASKED, LISTED, SINK_RECORDS = 400, 40, 200_000
+DROPPED, WINDOW, CONNECTIONS = 3, 8_000, 8  # days; requests of one measurement, about a second; hosts
 PLUGINS = 'api = 1\n[[plugin]]\nname = "details"\n'
-FILTERS = (
-    "",
-    "enterprise=2003",
-    "number=375290004242",
-    "number=4242",
-    "extension=151",
-    "result=missed",
-    "direction=outgoing",
-    "unsent=1",
-)
-
-
-class Template(msgspec.Struct):
-    """One recorded call: the events and facts that every stored call is made of, by replacing ids, number and time."""
-
-    events: list[Event]
-    facts: Facts
+INGEST = 'api = 1\nretention_days = 60\n[[plugin]]\nname = "postgres"\nrequired = true\n'
 
 
 async def details() -> list[Result]:
-    with _directory() as directory:
-        async with _loaded(directory) as (store, n_calls):
-            pages, grep_s = await _pages(store, directory, n_calls)
-            lists = await _lists(store)
-            per_s = await _sink(store)
+    async with stored.town() as town:
+        pages, grep_s = await _pages(town)
+        lists = await _lists(town)
+        per_s = await _sink(town)
+        dropped = await _drop(town)
     slowest = max(lists, key=lambda name: _p99(lists[name]))
-    told = f"{n_calls} calls, {N_EVENTS} events"
+    told = f"{town.n_calls} calls, {N_EVENTS} events"
     return [
         Result(
             name="details_p99_ms",
@@ -87,11 +66,12 @@ async def details() -> list[Result]:
             value=1e3 * _p99(lists[slowest]),
             bar=100,
             better="≤",
-            detail=f"slowest filter: {slowest or 'none'}; {told}",
+            detail=f"slowest filter: {slowest}, p50 {1e3 * median(lists[slowest]):.1f} ms; {told}",
         ),
         Result(
             name="sink_records_per_s", value=per_s, bar=20_000, better="≥", detail=f"{SINK_RECORDS} records, one sink"
         ),
+        *dropped,
     ]
 
 
@@ -99,214 +79,43 @@ def _p99(seconds: list[float]) -> float:
     return sorted(seconds)[int(len(seconds) * 0.99)]
 
 
-# Load
-
-
-class _directory:
-    """A directory that the account of the embedded server can pass through."""
-
-    def __enter__(self) -> Path:
-        self._path = Path(tempfile.mkdtemp(prefix="callgram-bench-"))
-        return self._path
-
-    def __exit__(self, *_error: object) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
-
-
-@asynccontextmanager
-async def _loaded(directory: Path) -> AsyncIterator[tuple[Any, int]]:
-    from callgram_postgres.embedded import EmbeddedPostgres
-    from callgram_postgres.store import connect
-
-    server = EmbeddedPostgres(directory, database="bench")
-    await server.start(as_guest_ok=False)
-    try:
-        store = await connect(server.dsn)
-        try:
-            for number in ENTERPRISES:
-                token = Secret(f"token-of-{number}")
-                await store.put_enterprise(
-                    Enterprise(number=number, token=token, bot_token=Secret(f"{number}:bench-token"))
-                )
-            await store.make_days(datetime.now(UTC) - timedelta(days=day) for day in range(DAYS + 1))
-            yield store, await _load(server.dsn, directory / "trace")
-        finally:
-            await store.close()
-    finally:
-        await server.stop()
-
-
-async def _load(dsn: str, trace: Path) -> int:
-    """COPY the calls in, and write the files; answers how many calls."""
-    template = _template()
-    n_calls = N_EVENTS // len(template.events)
-    connection = await asyncpg.connect(dsn)
-    files = _Files(trace)
-    try:
-        number = 0
-        while number < n_calls:
-            batch = list(_calls(template, number, min(number + 5_000, n_calls), n_calls, files))
-            for table, columns in COLUMNS.items():
-                rows = [row for call in batch for row in call[table]]
-                await connection.copy_records_to_table(table, records=rows, columns=columns)
-            number += 5_000
-        await connection.execute("SELECT setval('callgram_id', $1)", n_calls * 64 + 64)
-        await connection.execute("VACUUM ANALYZE")
-    finally:
-        files.close()
-        await connection.close()
-    return n_calls
-
-
-COLUMNS = {
-    table: text.split()
-    for table, text in {
-        "calls": "part enterprise id facts unique_id started_at ended_at direction result client extensions",
-        "call_keys": "part enterprise key call_id weak",
-        "call_events": "part enterprise id kind unique_id received_at digest body done call_id",
-        "telegram_messages": "part enterprise call_id chat_id bot_id stage replaces version mode urgency shown",
-        "telegram_actions": "part enterprise id at call_id unique_id chat_id bot_id stage op message_id text outcome reason "
-        "took_s",
-    }.items()
-}
-
-
-def _template() -> Template:
-    from callgram_details import Details
-
-    events = lab(Details).events(SCENARIO)
-    book = Book(Locale().plan)
-    for event in events:
-        book.apply(event)
-    return Template(events=events, facts=next(iter(book.calls.values())))
-
-
-def unique_of(number: int) -> str:
-    return f"{1_600_000_000 + number}"
-
-
-def _calls(
-    template: Template, first: int, behind: int, n_calls: int, files: _Files
-) -> Iterator[dict[str, list[tuple[Any, ...]]]]:
-    from callgram_postgres.rows import part_of
-
-    chance, until = random.Random(first), datetime.now(UTC) - timedelta(hours=1)
-    began = template.events[0].received_at
-    step = timedelta(days=DAYS) * 0.9 / n_calls
-    call = tell(template.facts, Locale().plan)
-    facts = msgspec.json.encode(template.facts)
-    for number in range(first, behind):
-        enterprise = ENTERPRISES[chance.randrange(len(ENTERPRISES))]
-        part, at, call_id = part_of(enterprise), until - step * (n_calls - number), number * 64 + 1
-        epoch, client = unique_of(number).encode(), f"37529{chance.randrange(10**7):07}"
-        days = at - began
-
-        def moved(text: bytes, epoch: bytes = epoch, client: str = client) -> bytes:
-            return text.replace(b"1757840000", epoch).replace(b"375296254070", client.encode())
-
-        own = msgspec.json.decode(moved(facts), type=Facts)
-        own = msgspec.structs.replace(
-            own, id=call_id, enterprise=enterprise, first_at=own.first_at + days, last_at=own.last_at + days
-        )
-        head = call.unique_id.replace("1757840000", epoch.decode())
-        missed = chance.random() < 0.05
-        ended = call.ended_at + days if call.ended_at else None
-        result = "missed" if missed else "answered"
-        rows: dict[str, list[tuple[Any, ...]]] = {
-            "calls": [
-                (
-                    part,
-                    enterprise,
-                    call_id,
-                    msgspec.json.encode(own),
-                    head,
-                    at,
-                    ended,
-                    "incoming",
-                    result,
-                    client,
-                    " 150 151 ",
-                )
-            ],
-            "call_keys": [(part, enterprise, f"channel:{head}", call_id, False)],
-            "call_events": [],
-            "telegram_messages": [],
-            "telegram_actions": [],
-        }
-        for place, event in enumerate(template.events, 1):
-            body, uid = moved(event.raw), event.unique_id.replace("1757840000", epoch.decode())
-            when = event.received_at + days
-            rows["call_events"].append(
-                (part, enterprise, call_id + place, str(event.kind), uid, when, epoch, body, True, call_id)
-            )
-            files.write(enterprise, when, str(event.kind), uid, body)
-            chat, op = 41 + place % 2, "send" if place % 3 else "delete"
-            text = f"✅Успешный входящий звонок\n💰+{client}\n☎️151\n⌛Разговор 0:31"
-            said = (chat, 700, "hangup", op, place, text, "ok", "", 0.05)
-            later = when + timedelta(milliseconds=9)
-            rows["telegram_actions"].append((part, enterprise, call_id + 32 + place, later, call_id, head, *said))
-            files.write(enterprise, when, f"TG|{op}", head, text.encode())
-        shown = f'[{{"message_id":{number + 1},"stage":"hangup","digest":"d","sent_at":"{at.isoformat()}"}}]'
-        if number % 1000:
-            rows["telegram_messages"] = [
-                (part, enterprise, call_id, chat, 700, "hangup", "", 1, "replace", 2, shown) for chat in (41, 42)
-            ]
-        yield rows
-
-
-class _Files:
-    """As many lines as the tracer writes, as long as its lines are."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir()
-        self._files = {number: (directory / f"{number}.log").open("wb") for number in ENTERPRISES}
-
-    def write(self, enterprise: str, at: datetime, kind: str, unique_id: str, text: bytes) -> None:
-        line = f"{at:%Y-%m-%d %H:%M:%S},000|AST|{kind}|{unique_id}|".encode()
-        self._files[enterprise].write(line + text.replace(b"\n", b"\\n") + b"\n")
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-
-
 # Ask
 
 
 @asynccontextmanager
-async def _serving(store: Any) -> AsyncIterator[tuple[str, dict[str, str]]]:
-    """The plugin's pages, and the cookie of an operator who may see all."""
+async def _asking(town: Town) -> AsyncIterator[Callable[[str], Any]]:
+    """The plugin's pages, asked by an operator who may see all; answers how long each took."""
     from callgram_details.accounts import new_operator, read_operator
     from callgram_details.keys import PLUGIN, Vault
 
     key, value = new_operator("bench", "a password for the bench", None, masked=False)
-    await store.keep(PLUGIN, key, value)
+    await town.store.keep(PLUGIN, key, value)
     vault = Vault()
-    await vault.open(store)
-    session = vault.sign_session(["bench", read_operator(value).seal])
+    await vault.open(town.store)
+    cookies = {"callgram_session": vault.sign_session(["bench", read_operator(value).seal])}
     await vault.close()
-    async with service(telegram_url="http://127.0.0.1:9", plugins=PLUGINS, store=store, roles=("ingest",)) as started:
-        yield started.url, {"callgram_session": session}
+    serving = service(telegram_url="http://127.0.0.1:9", plugins=PLUGINS, store=town.store, roles=("ingest",))
+    async with serving as started, aiohttp.ClientSession(cookies=cookies) as client:
+
+        async def timed(path: str) -> float:
+            began = perf_counter()
+            async with client.get(f"{started.url}{path}", allow_redirects=False) as answer:
+                await answer.read()
+                if answer.status != 200:
+                    raise RuntimeError(f"{path} is answered {answer.status}")
+            return perf_counter() - began
+
+        yield timed
 
 
-async def _timed(client: aiohttp.ClientSession, url: str) -> float:
-    began = perf_counter()
-    async with client.get(url, allow_redirects=False) as answer:
-        await answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{url} is answered {answer.status}")
-    return perf_counter() - began
-
-
-async def _pages(store: Any, directory: Path, n_calls: int) -> tuple[list[float], list[float]]:
+async def _pages(town: Town) -> tuple[list[float], list[float]]:
     chance = random.Random(7)
-    head = _template().events[0].unique_id
-    async with _serving(store) as (url, cookies), aiohttp.ClientSession(cookies=cookies) as client:
-        asked = [head.replace("1757840000", unique_of(chance.randrange(n_calls))) for _ in range(ASKED + 20)]
+    asked = [town.unique_id(chance.randrange(town.n_calls)) for _ in range(ASKED + 20)]
+    async with _asking(town) as timed:
         for unique_id in asked[:20]:
-            await _timed(client, f"{url}/call/details/{unique_id}")
-        pages = [await _timed(client, f"{url}/call/details/{unique_id}") for unique_id in asked[20:]]
-    greps = [await asyncio.to_thread(_grep, directory / "trace", unique_id) for unique_id in asked[:7]]
+            await timed(f"/call/details/{unique_id}")
+        pages = [await timed(f"/call/details/{unique_id}") for unique_id in asked[20:]]
+    greps = [await asyncio.to_thread(_grep, town.directory / "trace", unique_id) for unique_id in asked[:7]]
     return pages, greps[2:]
 
 
@@ -319,28 +128,64 @@ def _grep(directory: Path, unique_id: str) -> float:
     return perf_counter() - began
 
 
-async def _lists(store: Any) -> dict[str, list[float]]:
-    async with _serving(store) as (url, cookies), aiohttp.ClientSession(cookies=cookies) as client:
-        times: dict[str, list[float]] = {}
-        for query in FILTERS:
-            await _timed(client, f"{url}/calls?{query}")
-            times[query] = [await _timed(client, f"{url}/calls?{query}") for _ in range(LISTED)]
-        return times
+async def _lists(town: Town) -> dict[str, list[float]]:
+    chance = random.Random(8)
+
+    def moment() -> str:
+        at = town.newest - timedelta(days=stored.DAYS * chance.random())
+        return at.strftime("%Y-%m-%dT%H:%M")
+
+    def number() -> str:
+        return f"37529{chance.randrange(10**7):07}"
+
+    filters: dict[str, Callable[[], str]] = {
+        "none": lambda: "",
+        "since": lambda: f"since={moment()}",
+        "until": lambda: f"until={moment()}",
+        "number": lambda: f"number=%2B{number()}",
+        "number of a regular": lambda: f"number={chance.choice(stored.REGULARS)}",
+        "local form of a number": lambda: f"number=80{number()[3:]}",
+        "last four digits": lambda: f"number={number()[-4:]}",
+        "last two digits": lambda: f"number={number()[-2:]}",
+        "extension": lambda: f"extension={chance.choice(['150', '151', '152', '999'])}",
+        "result": lambda: f"result={chance.choice(['missed', 'answered', 'failed'])}",
+        "direction": lambda: f"direction={chance.choice(['incoming', 'outgoing', 'internal'])}",
+        "enterprise": lambda: f"enterprise={chance.choice(stored.ENTERPRISES)}",
+        "nothing was sent": lambda: "unsent=1",
+        "nothing was sent, before": lambda: f"unsent=1&until={moment()}",
+    }
+    times: dict[str, list[float]] = {}
+    async with _asking(town) as timed:
+        for name, query in filters.items():
+            await timed(f"/calls?{query()}")
+            times[name] = [await timed(f"/calls?{query()}") for _ in range(LISTED)]
+    return times
 
 
-async def _sink(store: Any) -> float:
-    """How fast one sink that does nothing is fed."""
+# Sinks
+
+
+async def _sink(town: Town) -> float:
+    """How fast one plugin that does nothing is fed, through the dispatcher."""
     n_records, done = 0, asyncio.Event()
 
-    async def deliver(_sink: str, record: Record) -> bool:
+    async def on_event(event: Event) -> None:
         nonlocal n_records
-        assert isinstance(record.item, Event | Action)
         n_records += 1
+
+    takes = Implementation(
+        plugin="bench", hook="on_event", function=on_event, arguments=("event",), last=False, deadline_s=5.0
+    )
+    dispatcher = Dispatcher([takes], lambda _: None)
+
+    async def deliver(sink: str, record: Record) -> bool:
+        outcomes = await dispatcher.every("on_event", (sink,), lambda _: {"event": record.item})
         if n_records >= SINK_RECORDS:
             done.set()
-        return True
+        return not any(outcome.ending.failed for outcome in outcomes)
 
-    runner = SinkRunner(store, ["bench"], deliver, now=lambda: datetime.now(UTC), random=random.random)
+    await town.store.save_cursor("bench", "")
+    runner = SinkRunner(town.store, ["bench"], deliver, now=lambda: datetime.now(UTC), random=random.random)
     began = perf_counter()
     running = asyncio.create_task(runner.run())
     await done.wait()
@@ -348,3 +193,80 @@ async def _sink(store: Any) -> float:
     await runner.stop()
     await running
     return n_records / took_s
+
+
+# The end of a day
+
+
+async def _drop(town: Town) -> list[Result]:
+    """Drop the oldest days, one by one, while hosts post; then forget their calls. A kept store is used up by it."""
+    for tenant in world.ENTERPRISES:
+        secrets = {"token": Secret(tenant.token), "bot_token": Secret(tenant.bot_token)}
+        await town.store.put_enterprise(Enterprise(number=tenant.number, **secrets))
+    (town.directory / "loaded").unlink(missing_ok=True)
+    (town.directory / "plugins.toml").write_text(INGEST)
+    port = free_port()
+    environment = {
+        "CALLGRAM_DATABASE_URL": town.dsn,
+        "CALLGRAM_PLUGINS": str(town.directory / "plugins.toml"),
+        "CALLGRAM_PORT": str(port),
+        "CALLGRAM_NODE": "bench",
+        "LOGURU_LEVEL": "WARNING",
+    }
+    command = ("callgram", "serve", "--roles", "ingest")
+    took_s: list[float] = []
+    while_dropped: list[float] = []
+    while_forgotten: list[float] = []
+    n_events = 0
+    oldest = (town.newest - timedelta(days=stored.DAYS)).date()
+    async with process(*command, port=port, ready="/health/ready", environment=environment) as server:
+        await _window(server)
+        for day in range(1, DROPPED + 1):
+            n_events = max(n_events, await _events_of(town, oldest + timedelta(days=day)))
+            until = datetime.combine(oldest + timedelta(days=day + 1), time(), UTC)
+            before = median([await _window(server) for _ in range(5)])
+            dropping = asyncio.create_task(_drop_days(town, until))
+            while_dropped.append(await _window(server) / before)
+            took_s.append(await dropping)
+            forgetting = asyncio.create_task(town.store._forget(until, until))
+            windows = [await _window(server)]
+            while not forgetting.done():
+                windows.append(await _window(server))
+            await forgetting
+            while_forgotten.append(median(windows) / before)
+    return [
+        Result(
+            name="drop_day_s",
+            value=max(took_s),
+            bar=1.0,
+            better="≤",
+            detail=f"{DROPPED} days of up to {n_events} events, their actions and decisions",
+        ),
+        Result(
+            name="drop_day_slows_ingest",
+            value=max(median(while_dropped), median(while_forgotten)),
+            bar=1.5,
+            better="≤",
+            detail=f"p99 of ingest beside the drop {median(while_dropped):.2f}, beside its calls being forgotten "
+            f"{median(while_forgotten):.2f} of that before",
+        ),
+    ]
+
+
+async def _events_of(town: Town, day: date) -> int:
+    sql = "SELECT count(*) FROM call_events WHERE received_at >= $1 AND received_at < $1 + interval '1 day'"
+    return int(await town.store._pools.value("rest", sql, datetime.combine(day, time(), UTC)))
+
+
+async def _drop_days(town: Town, until: datetime) -> float:
+    began = perf_counter()
+    await town.store._drop_days(until.date())
+    return perf_counter() - began
+
+
+async def _window(server: Server) -> float:
+    """The p99 of a second of posting."""
+    load = await drive(server.port, world.captured(WINDOW), connections=CONNECTIONS)
+    if load.n_refused:
+        raise RuntimeError(f"{load.n_refused} events were refused")
+    return load.latency_ms(0.99)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import aiohttp
 import asyncpg
 import msgspec
 
+from callgram.telegram.limits import LimitSettings
 from callgram_simulator.faults import Fault
 from callgram_simulator.server import Simulator
 from callgram_simulator.settings import FloodSettings, SimulatorSettings
@@ -43,7 +44,7 @@ asyncio.run(main())
 """
 PLUGINS = """
 api = 1
-limits = { private_per_s = 5, private_burst = 10, group_per_min = 300, group_burst = 30, bot_per_s = 30 }
+limits = { $limits }
 [[plugin]]
 name = "postgres"
 required = true
@@ -59,12 +60,24 @@ name = "hangup"
 [[plugin]]
 name = "internal"
 """
+LIMITS = LimitSettings(private_per_s=5, private_burst=10, group_per_min=300, group_burst=30, bot_per_s=30)
+FLOOD = FloodSettings(private_burst=30, private_per_s=10, group_per_minute=600, group_burst=60, bot_burst=60, bot_per_s=60)
 SETTLED = """
 SELECT NOT EXISTS (SELECT FROM call_events WHERE NOT done)
     AND NOT EXISTS (SELECT FROM telegram_messages WHERE due_at IS NOT NULL OR claimed_fence IS NOT NULL)
     AND NOT EXISTS (SELECT FROM calls WHERE absorbed_into IS NULL AND ended_at IS NULL)
 """
+WATCH = """
+CREATE TABLE planned (id bigint);
+CREATE FUNCTION note_planned() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN INSERT INTO planned VALUES (NEW.id); RETURN NULL; END';
+CREATE TRIGGER note_planned AFTER UPDATE OF done ON call_events FOR EACH ROW EXECUTE FUNCTION note_planned()
+"""
+"""Has the database itself say how often each event was planned."""
 FAULTS = ("hold", "drop_before", "execute_then_drop", "502", "truncated", "500_after", "429_5")
+
+
+TICK_S = 0.01
 
 
 class Firm(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,10 +124,16 @@ class Node:
 
         def listening() -> Any:
             assert self.process is not None
-            assert self.process.poll() is None, self.log.read_text()
-            return re.findall(r"callgram serves \d+ enterprises at (\S+)", self.log.read_bytes()[told:].decode())
+            said = self.log.read_bytes()[told:].decode()
+            assert self.process.poll() is None or "PostgreSQL" in said, said
+            return self.process.poll() or re.findall(r"callgram serves \d+ enterprises at (\S+)", said)
 
-        self.url = (await until(listening, f"{self.name} listens", 60.0))[-1]
+        found = await until(listening, f"{self.name} listens", 60.0)
+        if isinstance(found, list):
+            self.url = found[-1]
+        else:  # the database was not there; whoever supervises it tries again
+            await asyncio.sleep(0.5)
+            await self.start()
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -130,11 +149,17 @@ class Node:
 class Town:
     """Made by :func:`town`."""
 
-    def __init__(self, seed: int, base: Path, simulator: Simulator, dsn: str, broken: str) -> None:
+    def __init__(
+        self, seed: int, base: Path, simulator: Simulator, dsn: str, broken: str, firms: Sequence[Firm]
+    ) -> None:
         self.seed, self.random, self.base, self.simulator, self.dsn = seed, random.Random(seed), base, simulator, dsn
+        self.firms = firms
         self.calls: list[Made] = []
         self.nodes: list[Node] = []
-        self.n_cruel = 0
+        self.cruel_at: list[float] = []
+        self.killed_at: list[float] = []
+        self.stalls: list[tuple[float, float]] = []
+        """When we ourselves did not get to look at the clock: from, until."""
         self.http: aiohttp.ClientSession
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLGRAM_")}
         self.environment = inherited | {
@@ -151,7 +176,7 @@ class Town:
 
     async def call(self, client_at: int) -> None:
         """One call, told by its host: some things twice, some in the wrong order, some never."""
-        chance, firm = self.random, self.random.choice(FIRMS)
+        chance, firm = self.random, self.random.choice(self.firms)
         client, epoch = f"37529{6_100_000 + client_at}", 1_757_900_000 + client_at
         answered = chance.random() < 0.6
         self.calls.append(Made(firm=firm, client=client, answered=answered))
@@ -203,29 +228,47 @@ class Town:
             )
             self.simulator.state.faults.add(fault)
         elif what == "kill":
-            self.n_cruel += 1
+            self.cruel_at.append(time.time())
             node = chance.choice(self.nodes)
             node.kill()
+            self.killed_at.append(time.time())
             await node.start()
         elif what == "cut":
-            self.n_cruel += 1
+            self.cruel_at.append(time.time())
             with suppress(asyncpg.PostgresError, OSError):
                 await self.sql(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'callgram'"
                     " AND pid <> pg_backend_pid()"
                 )
         else:
-            self.n_cruel += 1
+            self.cruel_at.append(time.time())
             pid = int(next((self.base / "data").glob("pg*/postmaster.pid")).read_text().split()[0])
             os.kill(pid, signal.SIGKILL)
 
     async def freeze(self, node: Node, seconds: float) -> None:
-        self.n_cruel += 1
+        self.cruel_at.append(time.time())
         url, node.url = node.url, ""
         node.signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         node.signal(signal.SIGCONT)
-        node.url = url
+        node.url = node.url or url  # it may have been killed meanwhile
+
+    async def lose_owner(self) -> None:
+        """The node that sends for the first firm dies and does not come back."""
+        [row] = await self.sql("SELECT owner FROM bot_lease WHERE bot_id = $1", self.firms[0].bot)
+        node = next((node for node in self.nodes if node.name == row["owner"]), self.nodes[-1])
+        self.cruel_at.append(time.time())
+        node.kill()
+        self.killed_at.append(time.time())
+        self.nodes.remove(node)
+
+    async def watch_clock(self) -> None:
+        """The truth log says when we saw a request. Where we slept, that was later than it came."""
+        while True:
+            before = time.time()
+            await asyncio.sleep(TICK_S)
+            if (now := time.time()) > before + 2 * TICK_S:
+                self.stalls.append((before, now))
 
     # What became of it
 
@@ -238,15 +281,21 @@ class Town:
             await connection.close()
 
     async def settled(self, deadline_s: float) -> None:
+        try:
+            await self.until_sql(SETTLED, deadline_s)
+        except AssertionError:
+            cards = await self.sql("SELECT * FROM telegram_messages WHERE due_at IS NOT NULL OR claimed_fence IS NOT NULL")
+            raise AssertionError(f"it does not come to rest; {len(cards)} cards, such as {cards[:2]}") from None
+
+    async def until_sql(self, question: str, deadline_s: float) -> None:
+        """Until the database is there and says yes."""
         deadline = time.monotonic() + deadline_s
-        while True:
+        while time.monotonic() < deadline:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                if (await self.sql(SETTLED))[0][0]:
+                if (await self.sql(question))[0][0]:
                     return
-            if time.monotonic() > deadline:
-                cards = await self.sql("SELECT * FROM telegram_messages WHERE due_at IS NOT NULL OR claimed_fence IS NOT NULL")
-                raise AssertionError(f"it does not come to rest; seed {self.seed}; {len(cards)} cards, such as {cards[:2]}")
             await asyncio.sleep(0.2)
+        raise AssertionError(f"not within {deadline_s:.0f} s: {question}")
 
     def truth(self) -> list[TruthEntry]:
         return list(self.simulator.state.truth)
@@ -265,23 +314,32 @@ async def until(condition: Callable[[], Any], what: str, deadline_s: float) -> A
 
 
 @asynccontextmanager
-async def town(seed: int, n_nodes: int, *, broken: str = "") -> AsyncIterator[Town]:
-    base = _base()
+async def town(
+    seed: int,
+    n_nodes: int,
+    *,
+    broken: str = "",
+    firms: Sequence[Firm] = FIRMS,
+    limits: LimitSettings = LIMITS,
+    flood: FloodSettings = FLOOD,
+) -> AsyncIterator[Town]:
+    base = _base(limits)
     database = subprocess.Popen(  # noqa: ASYNC220 - a moment
         [sys.executable, "-c", DATABASE, str(base / "data")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    flood = FloodSettings(private_burst=30, private_per_s=10, group_per_minute=600, group_burst=60, bot_burst=60, bot_per_s=60)
     made: Town | None = None
     try:
         assert database.stdout is not None
         dsn = (await asyncio.to_thread(database.stdout.readline)).strip()
         async with Simulator(SimulatorSettings(port=0, flood=flood)) as simulator, aiohttp.ClientSession() as http:
-            made = Town(seed, base, simulator, dsn, broken)
+            made = Town(seed, base, simulator, dsn, broken, firms)
             made.http = http
             made.nodes = [Node(made, f"node-{at}") for at in range(n_nodes)]
-            await _populate(dsn)
+            await _populate(dsn, firms)
             await asyncio.gather(*(node.start() for node in made.nodes))
+            watching = asyncio.create_task(made.watch_clock())
             yield made
+            watching.cancel()
             for node in made.nodes:
                 node.kill()
     finally:
@@ -294,22 +352,26 @@ async def town(seed: int, n_nodes: int, *, broken: str = "") -> AsyncIterator[To
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _base() -> Path:
+def _base(limits: LimitSettings) -> Path:
     """Not below pytest's own directories: as root those are closed to the account that PostgreSQL runs as."""
     base = Path(os.path.realpath(tempfile.mkdtemp(prefix="cg-chaos-")))
     base.chmod(0o755)
-    (base / "plugins.toml").write_text(PLUGINS)
+    told = ", ".join(f"{name} = {value}" for name, value in msgspec.structs.asdict(limits).items())
+    (base / "plugins.toml").write_text(PLUGINS.replace("$limits", told))
     return base
 
 
-async def _populate(dsn: str) -> None:
+async def _populate(dsn: str, firms: Sequence[Firm]) -> None:
     from callgram.context import Chat, Enterprise, Secret
     from callgram_postgres.store import connect
 
     store = await connect(dsn)
-    for firm in FIRMS:
+    for firm in firms:
         token, bot = Secret(firm.token), Secret(f"{firm.bot}:chaos")
         await store.put_enterprise(Enterprise(number=firm.number, token=token, bot_token=bot))
         for chat in firm.chats:
             await store.add_subscriber(firm.number, Chat(id=chat))
     await store.close()
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(WATCH)
+    await connection.close()

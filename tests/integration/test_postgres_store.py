@@ -305,6 +305,9 @@ def test_changes_by_hand_change_the_mark(play: Any) -> None:
         for sql in (
             "INSERT INTO enterprises (number, name2, bot_token) VALUES ('0367', 't', '7:x'), ('0400', 'u', '7:x')",
             "UPDATE enterprises SET bot_token = '8:x' WHERE number = '0400'",
+            "UPDATE enterprises SET allowed_addresses = '{10.0.0.0/8}' WHERE number = '0400'",
+            "UPDATE enterprises SET webhook_secrets = '{whsec_AAAA}' WHERE number = '0400'",
+            "UPDATE enterprises SET require_signature = true WHERE number = '0400'",
             "INSERT INTO telegram_users (tg_id, bot_token) VALUES (41, '7:x')",
             "UPDATE telegram_users SET tg_id = 42",
             "DELETE FROM telegram_users",

@@ -1,7 +1,8 @@
 """The world in which the card protocol is tried: a Telegram that goes wrong, nodes that die, a clock that is told.
 
-No event loop: a delivery is a coroutine that stops at each request and each pause, and goes on when the world says so.
-That makes every interleaving of planner, nodes, Telegram and time reachable, and ten thousand steps a second possible.
+Nodes are callgram's own Sender and the commit of its Planner. No event loop: what they do is a coroutine that stops at each
+request, pause and commit, and goes on when the world says so. That makes every interleaving of planners, senders, Telegram
+and time reachable, and thousands of steps a second possible.
 """
 
 from __future__ import annotations
@@ -9,21 +10,25 @@ from __future__ import annotations
 import types
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import msgspec
+
 from callgram import Call, Chat, Context, Message, Stage, hookimpl
 from callgram.calls.facts import Facts
 from callgram.cards import Urgency
 from callgram.context import Directory, Enterprise, Mode, Secret
-from callgram.delivery import Delivery, Ports
-from callgram.drawing import Drawing
+from callgram.errors import OvertakenError, StoreError
 from callgram.events import Kind as EventKind
 from callgram.loader import Plugins, adopt
+from callgram.planner import Hands, NoHands, Planner
+from callgram.sender import ROUNDS, Sender
 from callgram.settings import CallSettings, PluginEntry, PluginsFile
-from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
+from callgram.store import CallRow, CardRow, Claim, NewEvent, Planned
 from callgram.telegram.limits import Limits, LimitSettings
 from callgram.telegram.outcome import Kind, Outcome, Reason
 from callgram.testing.memory import MemoryStore
@@ -34,7 +39,7 @@ NUMBER, BOT = "0367", 700
 CHATS = (41, 42, -1_001_000_000_007)
 """Two persons, who share the bot's message counter, and a supergroup, which has its own."""
 LIMITS = LimitSettings(private_per_s=1.0, private_burst=3, group_per_min=60, group_burst=3, bot_per_s=5)
-LEASE_S = 6.0
+CUT = timedelta(seconds=5)  # idle_in_transaction_session_timeout
 TOO_OLD = timedelta(hours=48)
 HELD = timedelta(seconds=8)
 OK = Outcome(kind=Kind.OK, reason=Reason.OK)
@@ -69,8 +74,14 @@ class Pause:
     until: datetime
 
 
+@dataclass(frozen=True)
+class Commit:
+    until: datetime
+    """When the database cuts the planner off."""
+
+
 @types.coroutine
-def _yielded(what: Request | Pause) -> Generator[Any, Any, Any]:
+def _yielded(what: Request | Pause | Commit) -> Generator[Any, Any, Any]:
     return (yield what)
 
 
@@ -155,50 +166,97 @@ class Telegram:
             self.newest[request.chat, call] = max(self.newest[request.chat, call], version)
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
-    """One delivery under way. ``waiting`` is what it wants; ``answer`` came while its node was frozen."""
+    """Something under way: the cards of a chat that a sender has in hand, or a planner's batch. ``waiting`` is what it wants,
+    ``None`` before it begins; ``answer`` came while its node was frozen."""
 
-    work: Coroutine[Any, Any, None]
-    waiting: Request | Pause | None = None
+    work: Coroutine[Any, Any, Any]
+    waiting: Request | Pause | Commit | None = None
     answer: Outcome | None = None
+
+    def add_done_callback(self, callback: Any) -> None:
+        """It stands for a task. Nobody asks which are left."""
+
+
+class Process(MemoryStore):
+    """The store as one process sees it. ``fault``: the next exchange fails before it is committed, or its answer is lost."""
+
+    fault = ""
+
+    async def exchange(self, *given: Any, **named: Any) -> list[Claim]:
+        fault, self.fault = self.fault, ""
+        if fault == "before":
+            raise StoreError
+        claims = await super().exchange(*given, **named)
+        if fault == "after":
+            raise StoreError
+        return claims
+
+
+class Batch:
+    """A planner's batch whose commit waits until the world says how it ends. ``told`` is called in the same moment."""
+
+    def __init__(self, batch: Any, told: Callable[[], None], until: datetime) -> None:
+        self._batch, self._told, self._until = batch, told, until
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    async def commit(self, planned: Planned) -> list[Claim]:
+        how = await _yielded(Commit(self._until))
+        if how == "before":
+            raise OvertakenError
+        claims: list[Claim] = await self._batch.commit(planned)
+        self._told()
+        if how == "after":
+            raise StoreError
+        if how == "unheard":  # its process is frozen, or about to die; the lock is gone
+            self._batch._db.planning.discard(NUMBER)
+            await _yielded(Pause(self._until))
+        return claims
 
 
 class Node:
-    """A process that sends. ``lease`` and ``turn`` do what callgram.sender does around the same Delivery."""
+    """A process: callgram's own sender, and a planner that hands over to it."""
 
     def __init__(self, world: World, name: str) -> None:
         self._world, self.name = world, name
-        self.store = world.store.another_process()
-        self.limits = Limits(LIMITS)
-        self.leases: dict[int, int] = {}
-        self.leased_until = -1.0
-        self.finished: list[Progress] = []
-        self.jobs: dict[tuple[int, int], Job] = {}
+        self.store = Process(lambda: world.now)
+        self.store._db = world.store._db
+        self.tasks: list[Job] = []
+        self.planning: Job | None = None
+        self._running: Job | None = None
         self.frozen = False
         self.unsure: set[tuple[int, str]] = set()
-        self.ports = Ports(
-            plugins=world.plugins,
-            drawing=Drawing(world.plugins, lambda: world.directory, lambda: world.now),
+        self.sender = Sender(
+            self.store,
+            world.plugins,
+            lambda: world.directory,
             session=self,
-            limits=self.limits,
+            limits=Limits(LIMITS),
             clock=lambda: world.now,
+            node=name,
+            done=lambda: None,
             monotonic=world.seconds,
-            chance=lambda: 0.5,
-            holds=lambda bot, fence: self.leases.get(bot) == fence and world.seconds() < self.leased_until,
-            report=self.finished.append,
-            limit_chat=self.store.limit_chat,
-            move_chat=self.store.move_chat,
-            sent_ids=self.store.sent_ids,
-            sleep=self._sleep,
+            start=self._start,
         )
+        self.sender.ports = msgspec.structs.replace(self.sender.ports, sleep=self._sleep, chance=lambda: 0.5)
+        self.round = self.sender._rounds[BOT % ROUNDS]
+        self.planner = world.new_planner(self.sender)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> Any:
+        self.tasks.append(Job(work))
+        return self.tasks[-1]
 
     async def _sleep(self, seconds: float) -> None:
         await _yielded(Pause(self._world.now + timedelta(seconds=seconds)))
 
     async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
         request = Request(method, payload["chat_id"], payload, self._world.now + HELD)
-        self._world.check_issued(request)
+        self._world.check_issued(request, self.name)
+        beside = [job for job in self.asking() if job is not self._running and job.waiting.chat == request.chat]  # type: ignore[union-attr]
+        assert not beside, f"two requests at once in chat {request.chat}"
         if method == "sendMessage":
             self._check_repeated(request)
         outcome: Outcome = await _yielded(request)
@@ -213,54 +271,68 @@ class Node:
         assert stage == Stage.HANGUP or not again, f"{call} {stage} is sent again, but may be there"
         self.unsure -= {(request.chat, f"{call} {other}") for other in Stage}
 
-    def lease(self) -> None:
-        held = dict(run(self.store.hold_leases(self.name, [BOT], ttl_s=LEASE_S)))
-        for bot in held.keys() - self.leases.keys():
-            self.limits.start_bot(bot, self._world.seconds(), empty=held[bot] > 1)
-        for bot in self.leases.keys() - held.keys():
-            self.limits.stop_bot(bot)
-            self._world.repeated |= bool(self.jobs)
-        self.leases, self.leased_until = held, self._world.seconds() + LEASE_S - 1.0
+    @property
+    def busy(self) -> bool:
+        return bool(self.planning or self.round._jobs or self.round._finished)
 
-    def turn(self, fault: str = "") -> None:
-        """``fault``: the transaction fails before it is committed, or its answer is lost after it."""
-        if fault == "before":
-            return
-        seconds = self._world.seconds()
-        blocked = self.limits.blocked(seconds)
-        closed = {bot for bot, chat in blocked if chat == 0}
-        usable = seconds < self.leased_until
-        leases = {bot: fence for bot, fence in self.leases.items() if bot not in closed} if usable else {}
-        given = list(self.finished)
-        freed = {(progress.bot_id, progress.chat_id) for progress in given if progress.released}
-        busy = [*(self.jobs.keys() - freed), *(pair for pair in blocked if pair[1] != 0)]
-        claims = run(self.store.exchange(given, leases=leases, busy=busy, limit=256, now=self._world.now))
-        if fault == "after":
-            self._world.repeated = True
-            return
-        self.finished.clear()
-        for pair in freed:
-            self.jobs.pop(pair, None)
-        for claim in claims:
-            fence = self.leases[BOT]
-            job = Job(Delivery(self.ports, claim, fence, Secret("700:x")).deliver())
-            self.jobs[BOT, claim.card.chat_id] = job
-            self.go_on(job)
+    def lease(self) -> None:
+        had = self.sender.owned
+        run(self.sender.renew())
+        self._world.repeated |= bool(had - self.sender.owned and self.busy)
+
+    def turn(self, fault: str = "", per_chat: int = 1) -> None:
+        """``fault``: of the transaction, see Process. ``per_chat``: how many cards of a chat are taken at most."""
+        self._world.repeated |= fault == "after"
+        self.store.fault = fault
+        self.round._per_chat = lambda: per_chat  # type: ignore[method-assign] # else it follows from how fast things are
+        with suppress(StoreError):
+            run(self.round.turn())
+        self._begin()
+
+    def plan(self, call: int, stage: Stage, absorbed: int = 0) -> None:
+        """Begin to plan; :meth:`commit` ends it."""
+        self.planning = Job(self._world.planning(self.planner, call, stage, absorbed))
+        self._go_on_planning()
+
+    def commit(self, how: str = "") -> None:
+        """The commit is well, fails "before" it is done, or its answer is lost "after" it or on the way to a process that
+        does not listen ("unheard")."""
+        if self.planning and isinstance(self.planning.waiting, Commit):
+            self._go_on_planning("unheard" if self.frozen and not how else how)
+
+    def _go_on_planning(self, value: Any = None) -> None:
+        assert self.planning is not None
+        try:
+            self.planning.waiting = self.planning.work.send(value)
+        except (StopIteration, StoreError):
+            self.planning = None
+        self._begin()
+
+    def _begin(self) -> None:
+        for job in list(self.tasks):
+            if job.waiting is None:
+                self.go_on(job)
 
     def go_on(self, job: Job, value: Any = None) -> None:
+        self._running = job
         try:
             job.waiting = job.work.send(value)
         except StopIteration:
-            job.waiting = None
+            self.tasks.remove(job)
+        except AssertionError:
+            self.tasks.remove(job)
+            raise
 
     def thaw(self) -> None:
         self.frozen = False
-        self._world.repeated |= self._world.seconds() > self.leased_until
+        self._world.repeated |= bool(self.sender.owned and not self.sender.leases())
         self.resume()
 
     def resume(self) -> None:
         """Let go on what has paused long enough, and what was answered while the node was frozen."""
-        for job in list(self.jobs.values()):
+        if self.planning and isinstance(self.planning.waiting, Pause):
+            self._go_on_planning()
+        for job in list(self.tasks):
             if isinstance(job.waiting, Pause) and job.waiting.until <= self._world.now:
                 self.go_on(job)
             elif job.answer is not None:
@@ -268,7 +340,7 @@ class Node:
                 self.go_on(job, answer)
 
     def asking(self) -> list[Job]:
-        return [job for job in self.jobs.values() if isinstance(job.waiting, Request) and job.answer is None]
+        return [job for job in self.tasks if isinstance(job.waiting, Request) and job.answer is None]
 
     def hear(self, job: Job, outcome: Outcome) -> None:
         job.answer = outcome
@@ -276,7 +348,7 @@ class Node:
             self.resume()
 
     def die(self) -> None:
-        for job in self.jobs.values():
+        for job in (*self.tasks, *([self.planning] if self.planning else ())):
             job.work.close()
 
 
@@ -319,6 +391,7 @@ class World:
         self.answered: list[tuple[str, int, int]] = []
         """Sends whose answer was heard: node, chat, message."""
         self._names = count(1)
+        self._planner = self.new_planner(NoHands())
         self.nodes = [self.new_node(), self.new_node()]
 
     def seconds(self) -> float:
@@ -326,6 +399,24 @@ class World:
 
     def new_node(self) -> Node:
         return Node(self, f"node-{next(self._names)}")
+
+    def new_planner(self, hands: Hands) -> Planner:
+        return Planner(
+            self.store,
+            self.plugins,
+            lambda: self.directory,
+            lambda: self.now,
+            woken=lambda cards: None,
+            hands=lambda: hands,
+        )
+
+    def planners(self) -> list[Node]:
+        """Who plans now: one at most, an enterprise's queue is locked."""
+        return [node for node in self.nodes if node.planning]
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.die()
 
     def root(self, call: int) -> int:
         while into := self.calls[call].into:
@@ -335,7 +426,20 @@ class World:
     # What happens
 
     def plan(self, call: int, stage: Stage, absorbed: int = 0) -> int:
-        """The planner commits a new state of ``call`` (0: a new one, whose id is answered) for every chat."""
+        """A process that does not send commits a new state of ``call`` (0: a new one, whose id is answered) for every chat."""
+        for node in self.planners():
+            node.commit()
+        work = self.planning(self._planner, call, stage, absorbed)
+        work.send(None)
+        try:
+            work.send("")
+        except StopIteration as done:
+            planned: int = done.value
+            return planned
+        raise AssertionError("it waits for something else")
+
+    async def planning(self, planner: Planner, call: int, stage: Stage, absorbed: int) -> int:
+        """What ``planner`` does with an event, but for the folding."""
         body = f'{{"Token":"t","UniqueId":"{next(self._names)}.1","Phone":"+375296254070"}}'.encode()
         event = NewEvent(
             enterprise=NUMBER,
@@ -346,29 +450,27 @@ class World:
             repeat_s=0.0,
             body=body,
         )
-        run(self.store.append([event]))
-        planned: int = run(self._plan(call, stage, absorbed))
-        return planned
-
-    async def _plan(self, call: int, stage: Stage, absorbed: int) -> int:
+        await self.store.append([event])
         async with self.store.plan(now=self.now, limit=10) as batch:
             assert batch is not None
             call = call or batch.events[0].id
-            told = self.calls.setdefault(call, Told(0, stage))
-            told.version += 1 + (self.calls[absorbed].version if absorbed else 0)
-            told.stage = stage
-            if absorbed:
-                self.calls[absorbed].into = call
-            facts = Facts(id=call, enterprise=NUMBER, version=told.version, first_at=self.now, last_at=self.now)
+            parts = [self.calls[one].version for one in (call, absorbed) if one in self.calls]
+            new = Told(1 + sum(parts), stage)
+
+            def told() -> None:
+                self.calls[call] = new
+                if absorbed:
+                    self.calls[absorbed].into = call
+
+            facts = Facts(id=call, enterprise=NUMBER, version=new.version, first_at=self.now, last_at=self.now)
             known = CallRow(facts=facts, unique_id=str(call), started_at=self.now, ended_at=None, timer_at=None)
-            await batch.commit(
-                Planned(
-                    calls=[known],
-                    absorbed={absorbed: call} if absorbed else {},
-                    cards=[self._card(call, chat, told) for chat in CHATS],
-                    done={event.id: call for event in batch.events},
-                )
+            planned = Planned(
+                calls=[known],
+                absorbed={absorbed: call} if absorbed else {},
+                cards=[self._card(call, chat, new) for chat in CHATS],
+                done={event.id: call for event in batch.events},
             )
+            await planner._commit(Batch(batch, told, self.now + CUT), planned)  # type: ignore[arg-type] # as good as one
             return call
 
     def _card(self, call: int, chat: int, told: Told) -> CardRow:
@@ -433,6 +535,9 @@ class World:
                 if isinstance(job.waiting, Request) and job.waiting.until <= self.now:
                     self.answer(node, job, "well")
         self.do_late(lambda held: held.until <= self.now)
+        for node in self.planners():
+            if node.planning and isinstance(node.planning.waiting, Commit) and node.planning.waiting.until <= self.now:
+                node.commit("before")
         for node in self.nodes:
             if not node.frozen:
                 node.resume()
@@ -455,8 +560,10 @@ class World:
 
     # What must hold
 
-    def check_issued(self, request: Request) -> None:
-        """Asked of each request as it leaves: it is not older than what the chat showed, and within the budgets."""
+    def check_issued(self, request: Request, node: str) -> None:
+        """Asked of each request as it leaves: by the lease's holder, not older than what the chat showed, within the budgets."""
+        lease = self.store._db.leases[BOT]
+        assert (lease.owner, lease.until > self.now) == (node, True), f"{node} sends, but {lease}"
         text = request.payload.get("text", "")
         if len(text.split()) == 3:
             call, version = read(text)
@@ -490,6 +597,8 @@ class World:
 
     def settle(self) -> None:
         """Everybody is well again and every call ends; then each chat must show each call's end, once."""
+        for node in self.planners():
+            node.commit()
         for call, told in list(self.calls.items()):
             if not told.into and told.stage is not Stage.HANGUP:
                 self.plan(call, Stage.HANGUP)
@@ -499,7 +608,7 @@ class World:
         for turn in range(600):
             self._turn_well()
             self.tick(0.5 if turn < 200 else 5.0)
-            if not any(node.jobs or node.finished for node in self.nodes) and not self.late and self._idle():
+            if not any(node.busy for node in self.nodes) and not self.late and self._idle():
                 break
         else:
             raise AssertionError("it does not come to rest")

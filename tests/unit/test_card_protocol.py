@@ -7,7 +7,7 @@ protocol taken away, and must be found.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +16,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from loguru import logger
 
-from callgram import Message, Stage, delivery
+from callgram import Message, Stage, delivery, sender
 from callgram.cards import Card, Delete, Nothing, Search, Send, Shown, Step, next_step
 from callgram.delivery import Delivery
-from callgram.testing import memory
+from callgram.sender import AT_ONCE, Round
+from callgram.store import CardRow, Claim
+from callgram.testing import memory, memory_data
 from callgram.testing.memory import MemoryStore
 
 from .card_world import CHATS, World
@@ -30,6 +33,19 @@ OF_ONE_RUN = 50
 STAGES = list(Stage)
 ANSWERS = ("well",) * 6 + ("executed, unheard", "late", "broken", "flood", "shutdown", "not sent")
 MAX_CALLS = 4
+PLANNERS = (None, 0, 1)
+
+
+@pytest.fixture(autouse=True)
+def an_error_in_the_log_ends_the_test() -> Iterator[None]:
+    """The sender catches everything, says it loudly and goes on. Here it does not."""
+
+    def fail(message: Any) -> None:
+        raise AssertionError(message.record["message"]) from message.record["exception"].value
+
+    sink = logger.add(fail, level="ERROR", catch=False)
+    yield
+    logger.remove(sink)
 
 
 class CardProtocol(RuleBasedStateMachine):
@@ -41,35 +57,61 @@ class CardProtocol(RuleBasedStateMachine):
     def begin(self, policy: str, mode: Any) -> None:
         self.world = World(policy=policy, mode=mode)
         self.world.nodes[0].lease()
+        self.world.nodes[0].turn()
         self.world.plan(0, Stage.START)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
-            self.world.settle()
+            try:
+                self.world.settle()
+            finally:
+                self.world.close()
 
-    @rule(which=st.integers(0, 9), stage=st.sampled_from(STAGES))
-    def plan(self, which: int, stage: Stage) -> None:
+    @precondition(lambda self: not self.world.planners())
+    @rule(which=st.integers(0, 9), stage=st.sampled_from(STAGES), by=st.sampled_from(PLANNERS), slow=st.booleans())
+    def plan(self, which: int, stage: Stage, by: int | None, slow: bool) -> None:
         """A call comes, goes on, or turns out to be at another stage than it seemed."""
         calls = [call for call, told in self.world.calls.items() if not told.into]
-        if which >= len(calls):
-            if len(self.world.calls) < MAX_CALLS:
-                self.world.plan(0, stage)
-            return
-        told = self.world.calls[calls[which]]
-        forward = stage.rank >= told.stage.rank or which % 2
-        self.world.plan(calls[which], stage if forward else told.stage)
+        if which < len(calls):
+            told = self.world.calls[calls[which]]
+            forward = stage.rank >= told.stage.rank or which % 2
+            self._plan(by, slow, calls[which], stage if forward else told.stage)
+        elif len(self.world.calls) < MAX_CALLS:
+            self._plan(by, slow, 0, stage)
 
+    @precondition(lambda self: not self.world.planners())
     @precondition(lambda self: len([told for told in self.world.calls.values() if not told.into]) > 1)
-    @rule(stage=st.sampled_from(STAGES))
-    def absorb(self, stage: Stage) -> None:
+    @rule(stage=st.sampled_from(STAGES), by=st.sampled_from(PLANNERS), slow=st.booleans())
+    def absorb(self, stage: Stage, by: int | None, slow: bool) -> None:
         """Two calls turn out to be one."""
         survivor, absorbed = [call for call, told in self.world.calls.items() if not told.into][:2]
-        self.world.plan(survivor, stage, absorbed)
+        self._plan(by, slow, survivor, stage, absorbed)
 
-    @rule(at=st.integers(0, 1), fault=st.sampled_from(("", "", "", "", "before", "after")))
-    def turn(self, at: int, fault: str) -> None:
+    def _plan(self, by: int | None, slow: bool, *what: Any) -> None:
+        """A process without a sender plans, or a node. A ``slow`` commit ends later."""
+        if by is None or self.world.nodes[by].frozen:
+            self.world.plan(*what)
+            return
+        self.world.nodes[by].plan(*what)
+        if not slow:
+            self.world.nodes[by].commit()
+
+    @precondition(lambda self: self.world.planners())
+    @rule(how=st.sampled_from(("", "", "", "before", "after", "dies")), executed=st.booleans())
+    def commit(self, how: str, executed: bool) -> None:
+        [node] = self.world.planners()
+        node.commit("unheard" if how == "dies" else how)
+        if how == "dies":
+            self.world.kill(node, executed)
+
+    @rule(
+        at=st.integers(0, 1),
+        fault=st.sampled_from(("", "", "", "", "before", "after")),
+        per_chat=st.sampled_from((1, 1, 2, AT_ONCE)),
+    )
+    def turn(self, at: int, fault: str, per_chat: int) -> None:
         if not self.world.nodes[at].frozen:
-            self.world.nodes[at].turn(fault)
+            self.world.nodes[at].turn(fault, per_chat)
 
     @rule(at=st.integers(0, 1), job=st.integers(0, 2), how=st.sampled_from(ANSWERS))
     def answer(self, at: int, job: int, how: str) -> None:
@@ -166,6 +208,19 @@ async def no_budget(self: Delivery, patience_s: float = 0.0) -> None:
     return None
 
 
+def keeps_nothing_free(self: Round, pair: tuple[int, int]) -> bool:
+    self._jobs.setdefault(pair, 1)
+    return True
+
+
+def frees_nothing(self: Round, cards: list[CardRow], claims: list[Claim]) -> None:
+    self._start(claims)
+
+
+def all_ended(pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    return dict.fromkeys(pairs, AT_ONCE)
+
+
 def yes(*_: Any) -> bool:
     return True
 
@@ -184,6 +239,9 @@ def nothing(*_: Any, **__: Any) -> None:
         pytest.param(Delivery, "_budget", no_budget, id="has no budget"),
         pytest.param(Delivery, "_take_over", nothing, id="takes over as if nothing had been in flight"),
         pytest.param(Delivery, "_note", nothing, id="tells the trace nothing"),
+        pytest.param(Round, "reserve", keeps_nothing_free, id="hands over what goes to a busy chat"),
+        pytest.param(Round, "settle", frees_nothing, id="keeps a chat for what was not handed over"),
+        pytest.param(sender, "Counter", all_ended, id="takes one card's end for the end of all in hand"),
     ],
 )
 def test_a_broken_build_is_found(place: Any, name: str, broken: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,12 +351,24 @@ def a_frozen_node_reports_late(world: World) -> None:
     world.nodes[0].turn()
 
 
+def an_absorbed_call_shows_what_was_in_hand(world: World) -> None:
+    part = world.plan(0, Stage.BRIDGE)
+    well(world)
+    world.tick(1.0)
+    world.nodes[0].lease()
+    call = world.plan(0, Stage.BRIDGE)
+    world.nodes[0].turn()
+    world.kill(world.nodes[0], executed=True)
+    world.plan(call, Stage.BRIDGE, absorbed=part)
+
+
 RARE = [
     pytest.param(a_passing_stage_may_be_there, delivery, "next_step", resends_transient, id="sends a passing stage again"),
     pytest.param(two_calls_lose_a_message_each, delivery, "found", trusts_what_it_finds, id="takes what it finds for its own"),
     pytest.param(a_search_is_frozen_and_goes_on, Delivery, "_holds", yes, id="forgets the fence"),
     pytest.param(a_call_is_absorbed_while_the_database_goes, memory, "ids_told", lambda report: None, id="overwrites"),
     pytest.param(a_frozen_node_reports_late, MemoryStore, "_gain", nothing, id="drops what is reported late"),
+    pytest.param(an_absorbed_call_shows_what_was_in_hand, memory_data, "_has", yes, id="takes another's for its own"),
 ]
 
 
@@ -321,5 +391,8 @@ def test_a_build_that_is_broken_where_it_is_rare_is_found(
 
 def whole(play: Callable[[World], None]) -> None:
     world = begun(policy="probe")
-    play(world)
-    world.settle()
+    try:
+        play(world)
+        world.settle()
+    finally:
+        world.close()

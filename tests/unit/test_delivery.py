@@ -141,6 +141,15 @@ def test_what_telegram_refuses_to_show_arrives_as_plain_text(drawn: str, shown: 
     asyncio.run(play())
 
 
+@on_rig()
+async def test_an_edit_that_telegram_refuses_to_show_arrives_as_plain_text(made: Rig) -> None:
+    call = await made.plan(Stage.DIAL, draws="150")
+    await made.shows("150")
+    await made.plan(Stage.DIAL, call, draws="<b>151")
+    await made.shows("151")
+    assert made.outcomes(Op.EDIT) == ["rejected", "ok"]
+
+
 # dead chats
 
 
@@ -184,6 +193,20 @@ def test_a_dead_chat_is_suspended_with_the_reason_and_resumed_on_request(
             await made.until(lambda: sorted(made.texts()) == sorted([f"{call} hangup", f"{other} hangup"]))
 
     asyncio.run(play())
+
+
+@on_rig(GROUP)
+async def test_a_chat_that_dies_with_a_message_in_it_is_suspended_by_the_edit_and_brought_up_to_date_later(made: Rig) -> None:
+    call = await made.plan(Stage.DIAL, draws="150")
+    await made.shows("150", chat=GROUP)
+    made.dialog(GROUP).state = ChatState.KICKED
+    await made.plan(Stage.DIAL, call, draws="151")
+    [limit] = await made.until_limits()
+    assert (limit.chat_id, limit.until, made.outcomes(Op.EDIT)) == (GROUP, None, ["rejected"])
+    made.dialog(GROUP).state = ChatState.READY
+    await made.store.lift_limit(700, GROUP)
+    made.sender.wake()
+    await made.shows("151", chat=GROUP)
 
 
 @on_rig(-5041, -5042)
@@ -348,6 +371,38 @@ async def test_a_full_bucket_lets_the_newest_state_of_the_most_urgent_call_go_fi
     await made.plan(Stage.BRIDGE, live, urgency=Urgency.LIVE)
     await made.until(lambda: len(made.truth()) >= 4)
     assert [text for _, text in made.truth()[1:]] == [f"{missed} hangup", f"{live} bridge", f"{rest} hangup"]
+
+
+@on_rig(limits=SLOW)
+async def test_of_calls_that_are_as_urgent_the_oldest_goes_first(made: Rig) -> None:
+    calls = [await made.plan(Stage.HANGUP, urgency=Urgency.REST) for _ in range(4)]
+    await made.until(lambda: len(made.truth()) == 4)
+    assert [text for _, text in made.truth()] == [f"{call} hangup" for call in calls]
+
+
+MANY = tuple(range(1000, 1012))
+
+
+@on_rig(*MANY, limits=LimitSettings(bot_per_s=4))
+async def test_a_stage_that_is_overtaken_while_it_waits_for_the_bot_is_never_sent(made: Rig) -> None:
+    call = await made.plan(Stage.DIAL)
+    await made.until(lambda: len(made.simulator.state.truth) == 4)
+    await made.plan(Stage.HANGUP, call)
+    await made.until(lambda: all(made.texts(chat) == [f"{call} hangup"] for chat in MANY))
+    n_dials = sum(text == f"{call} dial" for chat in MANY for kind, text in made.truth(chat) if kind == "send")
+    assert n_dials == 4
+
+
+@on_rig(limits=SLOW)
+async def test_what_is_planned_as_the_bucket_opens_does_not_go_before_what_is_more_urgent(made: Rig) -> None:
+    await made.plan(Stage.HANGUP, urgency=Urgency.REST)
+    await made.until(lambda: made.texts() and made.idle())
+    missed = await made.plan(Stage.HANGUP, urgency=Urgency.MISSED)
+    while made.limits.ready_at(700, CHAT, time.monotonic()) > time.monotonic():
+        time.sleep(0.01)  # noqa: ASYNC251 - the bucket opens, and the sender does not get to see it
+    live = await made.plan(Stage.DIAL)
+    await made.until(lambda: len(made.truth()) == 3)
+    assert [text for _, text in made.truth()[1:]] == [f"{missed} hangup", f"{live} dial"]
 
 
 @on_rig(limits=LimitSettings(private_per_s=0.05, private_burst=2))

@@ -15,6 +15,7 @@ from callgram.sinks import Pace, SinkRunner
 from callgram.trace import Record
 
 NOON = datetime(2025, 11, 29, 12, 0, tzinfo=UTC)
+NOW_AND_100_S = NOON + timedelta(seconds=100)
 QUICK = Pace(poll_s=0.01, gather_s=0.0, batch=3, first_retry_s=0.001, last_retry_s=0.01)
 
 
@@ -23,6 +24,7 @@ class FakeStore:
 
     def __init__(self, n_records: int = 0) -> None:
         self.records: list[Record] = []
+        self.held_back: list[Record] = []  # committed behind a transaction that still runs
         self.cursors: dict[str, str] = {}
         self.saved: list[tuple[str, str]] = []
         self.n_reads = 0
@@ -40,15 +42,23 @@ class FakeStore:
         self._check()
         return self.cursors.get(sink, "")
 
-    async def save_cursor(self, sink: str, cursor: str) -> None:
+    async def save_cursor(self, sink: str, cursor: str, *, held: str | None = None) -> bool:
         self._check(self.saves_fail)
+        if held is not None and held != self.cursors.get(sink, ""):
+            return False
         self.cursors[sink] = cursor
         self.saved.append((sink, cursor))
+        return True
 
     async def trace(self, after: str, *, limit: int) -> list[Record]:
         self._check()
         self.n_reads += 1
         return [record for record in self.records if record.cursor > after][:limit]
+
+    async def waiting_since(self, after: str) -> datetime | None:
+        self._check()
+        waiting = [*(record for record in self.records if record.cursor > after), *self.held_back]
+        return waiting[0].item.received_at if waiting else None
 
     def _check(self, fails: bool = False) -> None:
         if self.away or fails:
@@ -327,6 +337,94 @@ def test_lag_is_the_age_of_the_oldest_record_that_waits() -> None:
         assert runner.lag() == {"tracer": 96.0, "yours": 0.0}
 
     while_running(runner, body)
+
+
+def test_lag_counts_what_a_transaction_that_still_runs_holds_back() -> None:
+    store, takers = FakeStore(3), Takers()
+    store.grow(1)
+    store.held_back = [store.records.pop()]
+    runner = runner_of(store, takers.deliver, now=NOW_AND_100_S)
+
+    async def body() -> None:
+        await until(lambda: runner.lag() == {"tracer": 97.0})
+        store.records.append(store.held_back.pop())
+        await until(lambda: runner.lag() == {"tracer": 0.0})
+
+    while_running(runner, body)
+    assert takers.got["tracer"] == cursors(0, 1, 2, 3)
+    assert runner.lag() == {"tracer": 0.0}
+
+
+def test_a_sink_that_was_moved_while_it_is_idle_goes_on_there() -> None:
+    store, takers = FakeStore(5), Takers()
+
+    async def body() -> None:
+        await until(lambda: store.cursors.get("tracer") == "000004")
+        store.cursors["tracer"] = "000002"
+        await until(lambda: len(takers.got["tracer"]) == 7)
+        store.cursors["tracer"] = "000004"
+        store.grow(1)
+        await until(lambda: len(takers.got["tracer"]) == 8)
+
+    while_running(runner_of(store, takers.deliver), body)
+    assert takers.got["tracer"] == cursors(0, 1, 2, 3, 4, 3, 4, 5)
+    assert store.cursors["tracer"] == "000005"
+
+
+def test_a_batch_in_hand_is_not_saved_over_the_place_that_the_sink_was_moved_to() -> None:
+    store, moved = FakeStore(6), False
+    got: list[str] = []
+
+    async def deliver(_plugin: str, record: Record) -> bool:
+        nonlocal moved
+        got.append(record.cursor)
+        if record.cursor == "000004" and not moved:
+            moved, store.cursors["tracer"] = True, "000000"
+        return True
+
+    async def body() -> None:
+        await until(lambda: store.cursors.get("tracer") == "000005" and len(got) == 11)
+
+    while_running(runner_of(store, deliver), body)
+    assert got == cursors(*range(6), *range(1, 6))
+
+
+def test_a_sink_can_be_moved_past_a_record_that_it_never_takes() -> None:
+    store, takers = FakeStore(4), Takers()
+    takers.refusing = {"tracer": "000001"}
+    runner = runner_of(store, takers.deliver)
+
+    async def body() -> None:
+        await until(lambda: takers.refused["tracer"] >= 2)
+        store.cursors["tracer"] = "000001"
+        await until(lambda: len(takers.got["tracer"]) == 3)
+
+    while_running(runner, body)
+    assert takers.got["tracer"] == cursors(0, 2, 3)
+    assert runner.states()["tracer"].n_failures == 0
+
+
+def test_a_save_whose_answer_was_lost_repeats_nothing() -> None:
+    store, takers = FakeStore(3), Takers()
+    save, n_lost = store.save_cursor, 0
+
+    async def save_and_lose(sink: str, cursor: str, *, held: str | None = None) -> bool:
+        nonlocal n_lost
+        saved = await save(sink, cursor, held=held)
+        if not n_lost:
+            n_lost += 1
+            raise StoreError
+        return saved
+
+    store.save_cursor = save_and_lose  # type: ignore[method-assign]
+
+    async def body() -> None:
+        await until(lambda: len(takers.got.get("tracer", [])) == 3)
+        store.grow(2)
+        await until(lambda: store.cursors.get("tracer") == "000004")
+
+    while_running(runner_of(store, takers.deliver), body)
+    assert takers.got["tracer"] == cursors(*range(5))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -14,12 +16,14 @@ import msgspec
 from callgram.cli.admin import show
 from callgram.commands import with_store
 from callgram.errors import ConfigError, IngestError
-from callgram.events import Event, Kind
+from callgram.events import Event, Kind, read_event
+from callgram.numbers import NumberPlan
 from callgram.settings import PluginsFile, load
 from callgram.store import Store
+from callgram.tracelines import Line, action_line, escape, event_line, parse_line
 
-SINKS = -1  # the lease under which one node feeds the sinks (callgram.service)
 ALL = 1_000_000  # code points of a message's text in a line
+AROUND = timedelta(minutes=10)
 
 
 @click.group(invoke_without_command=True)
@@ -41,21 +45,17 @@ def sinks(ctx: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--to", "to", required=True, metavar="TIME", help="Such as 2025-11-29T15:26; UTC if it names no zone.")
 def sinks_rewind(name: str, to: str) -> None:
-    """Have the sink NAME get everything since TIME again. No process may feed the sinks meanwhile: stop serve first."""
+    """Have the sink NAME get everything since TIME again, beside a running serve or without one.
+
+    A later TIME than where the sink is leaves records out: so one that the plugin will never take is passed by."""
     moment = _moment(to)
 
     async def rewind(store: Store) -> str:
         known = {*await store.cursors(), *_sinks_of_plugins()}
         if name not in known:
             raise ConfigError(f"there is no sink {name!r}; there is {', '.join(sorted(known)) or 'none'}")
-        node = "callgram sinks rewind"
-        if SINKS not in await store.hold_leases(node, [SINKS], ttl_s=10.0):
-            raise ConfigError("a running callgram feeds the sinks, and would go on where it is; stop it, then rewind")
-        try:
-            cursor = await store.cursor_at(moment)
-            await store.save_cursor(name, cursor)
-        finally:
-            await store.release_leases(node)
+        cursor = await store.cursor_at(moment)
+        await store.save_cursor(name, cursor)
         return cursor
 
     cursor = with_store(rewind)
@@ -106,16 +106,12 @@ async def _positions(store: Store, known: Iterable[str], now: datetime) -> list[
     rows = []
     for name in sorted({*cursors, *known}):
         cursor = cursors.get(name, "")
-        waiting = await store.trace(cursor, limit=1)
-        oldest = waiting[0].item if waiting else None
-        at = now if oldest is None else oldest.received_at if isinstance(oldest, Event) else oldest.at
-        rows.append((name, cursor, max(0.0, (now - at).total_seconds())))
+        at = await store.waiting_since(cursor)
+        rows.append((name, cursor, max(0.0, (now - at).total_seconds()) if at else 0.0))
     return rows
 
 
 async def _lines_in_store(store: Store, unique_id: str, enterprise: str | None) -> list[tuple[str, str]]:
-    from callgram.tracelines import action_line, event_line
-
     settings = load()
     known = (await store.directory()).enterprises
     found = await store.find_calls([enterprise] if enterprise is not None else list(known), unique_id)
@@ -143,54 +139,105 @@ def _directory_of_tracer(file: PluginsFile) -> Path:
 def lines_in_files(directory: Path, unique_id: str, file: PluginsFile) -> Iterator[tuple[str, str]]:
     """``(folder, line)`` of the call of ``unique_id`` in every enterprise's files, oldest first. Broken lines are left out.
 
-    The call is put together again from the events in the files, as the planner did.
+    The call is put together again from the events in the files, as the planner did: from those around the time of all
+    that is tied to ``unique_id`` by an id, for ties without one are a matter of minutes.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory} is no directory; name the tracer's with --directory")
     for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
-        wanted = unique_id.encode()
-        texts = [path.read_bytes() for path in sorted(folder.glob("events.log*"))]
-        lines = [line for text in texts if wanted in text for line in text.decode("utf-8", "replace").splitlines(True)]
+        paths = [path for path in sorted(folder.glob("events.log*")) if path.stat().st_size]
+        with ExitStack() as stack:
+            texts = [_mapped(stack, path) for path in paths]
+            times = list(_times_of(texts, unique_id))
+            if not times:
+                continue
+            first, last = min(times) - AROUND, max(times) + AROUND
+            lines = [line for text in texts for line in _between(text, first, last)]
         plan = file.call_settings(folder.name).locale().plan
         for line in _of_call(lines, unique_id, plan):
             yield folder.name, line
 
 
-def _of_call(lines: Iterable[str], unique_id: str, plan: Any) -> list[str]:
-    from callgram.calls.book import Book
-    from callgram.events import read_event
-    from callgram.tracelines import Line, LineError, parse_line
+def _mapped(stack: ExitStack, path: Path) -> mmap.mmap:
+    opened = stack.enter_context(path.open("rb"))
+    return stack.enter_context(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
-    book, read = Book(plan), []
-    owner: dict[int, int] = {}
-    for number, text in enumerate(lines, 1):
-        try:
-            line = parse_line(text)
-        except LineError:
-            continue
-        event: Event | None = None
-        if line.source == "AST":
-            try:
-                at = line.at.replace(tzinfo=UTC)
-                event = read_event(Kind(line.what), line.body, enterprise="", received_at=at, event_id=number)
-            except (IngestError, ValueError):
+
+def _times_of(texts: list[mmap.mmap], unique_id: str) -> Iterator[datetime]:
+    """When the lines were written that ``unique_id``, or an id that comes with it, is in. By search: days are long."""
+    from callgram.calls.keys import strong_keys
+
+    known, waiting = {unique_id}, [unique_id]
+    while waiting:
+        wanted = waiting.pop()
+        for line in (line for text in texts for line in _lines_with(text, wanted)):
+            found = _read(line)
+            if found is None:
                 continue
-        read.append((number, text, line, event))
+            at, event = found.line.at, found.event
+            ids = {key.partition(":")[2] for key in strong_keys(event)} if event else {found.line.unique_id}
+            if wanted in ids:  # not only as a part of another
+                yield at
+                waiting += ids - known
+                known |= ids
 
-    def when(one: tuple[int, str, Line, Event | None]) -> datetime:
-        return one[2].at
 
-    read.sort(key=when)
-    for number, _, _, event in read:
+def _lines_with(text: mmap.mmap, wanted: str) -> Iterator[str]:
+    needle, place = escape(wanted).encode("utf-8", "surrogateescape"), 0
+    while (hit := text.find(needle, place)) >= 0:
+        end = text.find(b"\n", hit) + 1
+        if not end:  # still on its way
+            return
+        yield text[text.rfind(b"\n", 0, hit) + 1 : end].decode("utf-8", "replace")
+        place = end
+
+
+def _between(text: mmap.mmap, first: datetime, last: datetime) -> Iterator[str]:
+    begin, end = (str(at).encode()[:19] for at in (first, last))  # as lines begin
+    text.seek(0)
+    for line in iter(text.readline, b""):
+        if begin <= line[:19] <= end and line.endswith(b"\n"):
+            yield line.decode("utf-8", "replace")
+
+
+class _Read(NamedTuple):
+    """A line that was read, and the event where it is one."""
+
+    line: Line
+    event: Event | None
+
+
+def _read(text: str, number: int = 0) -> _Read | None:
+    """``None``: not a whole line, or of an event that cannot be read any more."""
+    try:
+        line = parse_line(text)
+        if line.source != "AST":
+            return _Read(line, None)
+        at = line.at.replace(tzinfo=UTC)
+        return _Read(line, read_event(Kind(line.what), line.body, enterprise="", received_at=at, event_id=number))
+    except (IngestError, ValueError):
+        return None
+
+
+def _of_call(texts: Iterable[str], unique_id: str, plan: NumberPlan) -> list[str]:
+    from callgram.calls.book import Book
+
+    read = [(number, text, found) for number, text in enumerate(texts, 1) if (found := _read(text, number))]
+    read.sort(key=lambda one: one[2].line.at)
+    book, owner = Book(plan), dict[int, int]()
+    for number, _, (_, event) in read:
         if event is None:
             continue
         touch = book.apply(event)
         owner[number] = touch.facts.id
         for absorbed in touch.absorbed:
             owner = {key: touch.facts.id if call == absorbed else call for key, call in owner.items()}
-    calls = {owner[number] for number, _, _, event in read if event and unique_id in {event.unique_id, event.linked_id}}
-    of_call = [event for number, _, _, event in read if event and owner[number] in calls]
-    channels = {uid for event in of_call for uid in (event.unique_id, event.linked_id) if uid} | {unique_id}
+    events = [(number, event) for number, _, (_, event) in read if event]
+    calls = {owner[number] for number, event in events if unique_id in {event.unique_id, event.linked_id}}
+    channels = {uid for number, event in events if owner[number] in calls for uid in (event.unique_id, event.linked_id)}
+    channels = {unique_id, *channels} - {""}
     return [
-        text for number, text, line, event in read if (owner[number] in calls if event else line.unique_id in channels)
+        text
+        for number, text, (line, event) in read
+        if (owner[number] in calls if event else line.unique_id in channels)
     ]

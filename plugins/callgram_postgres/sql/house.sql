@@ -38,12 +38,13 @@ WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relnamespace = current_sche
     AND c.relname ~ ('^(' || array_to_string($1::text[], '|') || ')_[0-9]{8}$')
 
 -- name: forget_calls
--- Drop at most 2000 calls that started and, where they did, ended before $1, with their cards and keys; answers how many.
-WITH old AS (
+-- Drop at most $2 calls that started and, where they did, ended before $1, with their cards and keys; answers how many.
+WITH old AS MATERIALIZED (
     SELECT c.part, c.enterprise, c.id
     FROM calls AS c
     WHERE c.started_at < $1 AND (c.ended_at IS NULL OR c.ended_at < $1)
-    LIMIT 2000
+    ORDER BY c.started_at, c.id
+    LIMIT $2
     FOR UPDATE SKIP LOCKED
 ),
 cards AS (
@@ -53,8 +54,7 @@ cards AS (
 ),
 keys AS (
     DELETE FROM call_keys AS k
-    USING old
-    WHERE k.part = old.part AND k.enterprise = old.enterprise AND k.call_id = old.id
+    WHERE k.call_id = ANY(ARRAY(SELECT old.id FROM old))
 ),
 gone AS (
     DELETE FROM calls AS c
@@ -65,10 +65,10 @@ gone AS (
 SELECT count(*) FROM gone
 
 -- name: forget_weak_keys
--- Drop the weak keys of calls that ended before $1.
+-- Drop the weak keys of calls that ended before $1. Looks up the calls of weak keys only.
 DELETE FROM call_keys AS k
-USING calls AS c
-WHERE k.weak AND c.part = k.part AND c.enterprise = k.enterprise AND c.id = k.call_id AND c.ended_at < $1
+WHERE k.weak
+    AND (SELECT c.ended_at FROM calls AS c WHERE c.part = k.part AND c.enterprise = k.enterprise AND c.id = k.call_id) < $1
 
 -- name: forget_limits
 -- Drop the limits that ended before $1.

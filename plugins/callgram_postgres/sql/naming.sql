@@ -19,9 +19,15 @@ SELECT $1, $2, $3, g.number, g.name FROM given AS g WHERE g.name <> ''
 ON CONFLICT (part, enterprise, kind, number) DO UPDATE SET name = excluded.name
 
 -- name: history
--- How often the client $3 called in before $4, when last, and how that ended.
+-- How often the client $3 called in before $4, when last, and how that ended: of the newest $5 calls of that number,
+-- whoever's they are, which nobody but a machine has.
 SELECT count(*) AS n_calls, max(c.started_at) AS last_at,
     (array_agg(c.result ORDER BY c.started_at DESC))[1] AS last_result
-FROM calls AS c
-WHERE c.client <> '' AND reverse(c.client) COLLATE "C" = reverse($3) AND c.started_at < $4
-    AND c.part = $1 AND c.enterprise = $2 AND c.direction = 'incoming' AND c.absorbed_into IS NULL AND c.unique_id <> ''
+FROM (
+    SELECT c.part, c.enterprise, c.started_at, c.direction, c.result, c.absorbed_into, c.unique_id
+    FROM calls AS c
+    WHERE c.client <> '' AND reverse(c.client) COLLATE "C" = reverse($3) AND c.started_at < $4
+    ORDER BY reverse(c.client) COLLATE "C" DESC, c.started_at DESC, c.id DESC
+    LIMIT $5
+) AS c
+WHERE c.part = $1 AND c.enterprise = $2 AND c.direction = 'incoming' AND c.absorbed_into IS NULL AND c.unique_id <> ''

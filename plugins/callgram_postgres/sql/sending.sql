@@ -129,7 +129,8 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
 -- leases $1, $2 (bots, fences) that are still held. Steps from chat to chat through the index, so that the backlog of one
 -- chat makes it slow for nobody. A card that has a claim of this fence already is one whose answer was lost on the way;
 -- one with the claim of another fence is ambiguous and keeps the stage that the other had in hand. Where that one had taken
--- it over itself, its own send may have been lost, too: a message without an id. What was gained counts as older.
+-- it over itself, its own send may have been lost, too: a message without an id. So may it where the card shows that stage
+-- only by a message that it gained from an absorbed call. What was gained counts as older.
 -- Changes nothing, and so costs no flush, where nothing is due. The facts are as old as the statement, the card is as new as
 -- its lock: where the planner came between, facts_of reads them again.
 WITH RECURSIVE bots AS (
@@ -197,6 +198,13 @@ SET claimed_stage =
     ambiguous = m.claimed_fence IS NOT NULL AND (m.ambiguous OR m.claimed_fence <> t.fence),
     shown = m.gained || CASE WHEN m.ambiguous AND m.claimed_fence <> t.fence
         THEN jsonb_build_array(jsonb_build_object('message_id', 0, 'stage', m.claimed_stage, 'digest', '', 'sent_at', $5))
+        ELSE '[]'
+    END || CASE WHEN m.claimed_fence <> t.fence AND jsonb_path_exists(
+                m.gained, '$[*] ? (@.stage == $stage && @.message_id != 0)', jsonb_build_object('stage', m.claimed_stage))
+            AND NOT jsonb_path_exists(
+                m.shown, '$[*] ? (@.stage == $stage && @.message_id != 0)', jsonb_build_object('stage', m.claimed_stage))
+        THEN jsonb_build_array(jsonb_build_object(
+            'message_id', 0, 'stage', m.claimed_stage, 'digest', '', 'sent_at', m.claimed_at))
         ELSE '[]'
     END || m.shown,
     gained = '[]'

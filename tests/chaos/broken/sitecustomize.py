@@ -1,5 +1,6 @@
 """Deliberately broken builds, for the processes of the chaos suite only: CHAOS_BROKEN names what is taken away."""
 
+import asyncio
 import os
 from typing import Any
 
@@ -33,5 +34,36 @@ if BROKEN:
             return await send(*args, **more)
 
         delivery.api.send_message = twice
+    elif BROKEN == "goes back":
+        send_once = delivery.api.send_message
+
+        async def waver(session: Any, token: Any, chat: int, message: Any, **more: Any) -> Any:
+            outcome = await send_once(session, token, chat, message, **more)
+            earlier = cards.Message(message.html.replace("✅", "📞").replace("❌", "📞"))
+            if outcome.ok and earlier != message:
+                for text in (earlier, message):
+                    await delivery.api.edit_message(session, token, chat, outcome.message_id, text)
+            return outcome
+
+        delivery.api.send_message = waver
+    elif BROKEN == "plans without the fence":
+        from callgram_postgres import planning
+
+        for name, fence in (("take_pending", "FOR UPDATE SKIP LOCKED"), ("write_plan", "NOT e.done AND")):
+            assert fence in planning.SQL[name]
+            planning.SQL[name] = planning.SQL[name].replace(fence, "")
+        commit = planning.PostgresBatch.commit
+
+        async def slowly(*args: Any) -> Any:
+            await asyncio.sleep(0.3)
+            return await commit(*args)
+
+        planning.PostgresBatch.commit = slowly  # type: ignore[method-assign]
+    elif BROKEN == "takes nothing over":
+        from callgram_postgres import sending
+
+        free = "OR l.until < clock_timestamp()"
+        assert free in sending.SQL["hold_leases"]
+        sending.SQL["hold_leases"] = sending.SQL["hold_leases"].replace(free, "")
     else:
         raise SystemExit(f"no such broken build: {BROKEN}")
