@@ -109,7 +109,9 @@ class Delivery(Replying):
                 self._note_lost_edit(known[-1])
             return
         unknown = msgspec.structs.replace(self._card, stage=stage)
-        orphaned = sent(unknown, Message(""), 0, self._card.claimed_at or self._ports.clock())
+        at = self._card.claimed_at or self._ports.clock()
+        self._trace(at=at, stage=stage, op=Op.SEND, outcome=str(Kind.AMBIGUOUS), reason="in hand when its sender ended")
+        orphaned = sent(unknown, Message(""), 0, at)
         self._card = msgspec.structs.replace(self._card, shown=orphaned.shown)
 
     # Steps: each answers None to go on, or how long to wait

@@ -27,6 +27,7 @@ WORKERS = 8  # calls that are asked about at once: a lookup over HTTP may take i
 MAX_WAITING = 2_000
 MAX_ASKED = 20_000  # calls of which it is remembered what was asked about
 REPEAT_S = 5.0
+BEHIND_S = 0.02  # what the call's first message needs of this process goes before
 Key = tuple[str, int]  # enterprise, call
 
 
@@ -84,6 +85,7 @@ class Enricher:
                     self._asked.pop(key, None)
             self._offered.clear()
             await self._offered.wait()
+            await asyncio.sleep(BEHIND_S)
 
     async def enrich(self, call: Call) -> bool:
         """Ask the plugins about one call; True when they knew something new, which is stored then."""

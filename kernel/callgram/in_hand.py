@@ -67,13 +67,14 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Hand:
-    """One claim in hand."""
+    """One claim in hand. ``overtaken``: the planner changed the card meanwhile; it is given back before anything more is sent."""
 
     def __init__(self, ports: Ports, claim: Claim, fence: int, token: Secret, *, first: bool = True) -> None:
         """``first``: of the cards of this chat that are in hand. What is sent before another one is not reported yet."""
         self._first = first
         self._ports, self._claim, self._fence, self._token = ports, claim, fence, token
         self._card = claim.card
+        self.place, self.overtaken = (claim.card.call_id, claim.card.chat_id), False
         self._actions: list[Action] = []
         self._repeated = claim.ambiguous or claim.card.attempts > 0
         self._plain = self._new = False
@@ -83,7 +84,7 @@ class Hand:
         self._call = ports.drawing.tell(claim.facts, self._locale.plan)
 
     def _holds(self) -> bool:
-        return self._ports.holds(self._card.bot_id, self._fence)
+        return not self.overtaken and self._ports.holds(self._card.bot_id, self._fence)
 
     def __repr__(self) -> str:
         return f"call {self._card.call_id}"

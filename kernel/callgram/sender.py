@@ -176,7 +176,7 @@ class Round:
         self._turn_s, self._card_s = Average(0.0), Average(1.0)
         self._claiming = False
         self._passed_over: frozenset[tuple[int, int]] | None = None
-        self._overtaken: dict[tuple[int, int], bool] = {}
+        self._in_hand: dict[tuple[int, int], Delivery] = {}
         self._wake = asyncio.Event()
         self._due_at: datetime | None = None
 
@@ -209,8 +209,8 @@ class Round:
         for card in cards:
             if card.fence is not None:
                 del self._jobs[card.bot_id, card.chat_id]
-            if (card.call_id, card.chat_id) in self._overtaken:
-                self._overtaken[card.call_id, card.chat_id] = True
+            if waiting := self._in_hand.get((card.call_id, card.chat_id)):
+                waiting.overtaken = True
         self._start(claims)
         if len(claims) < len(cards):
             self.wake()
@@ -288,38 +288,32 @@ class Round:
 
     def _start(self, claims: list[Claim]) -> None:
         bots = self._sender.directory().bots() if claims else {}
-        by_chat: dict[tuple[int, int], list[tuple[Delivery, tuple[int, int]]]] = {}
+        by_chat: dict[tuple[int, int], list[Delivery]] = {}
         for claim in claims:
             token, fence = bots.get(claim.card.bot_id), claim.card.claimed_fence
             if token is None or fence is None:
                 continue  # the bot was taken away this very moment; the claim is found again
             line = by_chat.setdefault((claim.card.bot_id, claim.card.chat_id), [])
-            place = (claim.card.call_id, claim.card.chat_id)
-            line.append((Delivery(self._ports_for(place), claim, fence, token, first=not line), place))
+            delivery = Delivery(self._sender.ports, claim, fence, token, first=not line)
+            self._in_hand[delivery.place] = delivery
+            line.append(delivery)
         for pair, line in by_chat.items():
             self._jobs[pair] = len(line)
             task = self._sender.start(self._run(line))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _ports_for(self, place: tuple[int, int]) -> Ports:
-        """A card that the planner changes while it waits in hand is given back: what is outdated is not sent."""
-        holds = self._sender.ports.holds
-        self._overtaken[place] = False
-        return msgspec.structs.replace(
-            self._sender.ports, holds=lambda bot, fence: not self._overtaken.get(place) and holds(bot, fence)
-        )
-
-    async def _run(self, line: list[tuple[Delivery, tuple[int, int]]]) -> None:
+    async def _run(self, line: list[Delivery]) -> None:
         """One of the two places that catch broadly: a bug in one card must not stop the others. It is retried, loudly."""
-        for delivery, place in line:
+        for delivery in line:
             began = self._sender.monotonic()
             try:
                 await delivery.deliver()
             except Exception:  # noqa: BLE001 - see above
                 logger.exception("{}: its card cannot be delivered", delivery)
                 delivery.give_back()
-            self._overtaken.pop(place, None)
+            if self._in_hand.get(delivery.place) is delivery:
+                del self._in_hand[delivery.place]
             self._card_s.add(self._sender.monotonic() - began)
 
 
