@@ -101,23 +101,23 @@ class Planner:
                     async with asyncio.timeout(pause_s):
                         await self._expected.wait()
 
-    async def _stored(self) -> None:
-        """What is expected has come, or does not come."""
+    async def _stored(self) -> datetime:
+        """What is expected has come, or does not come. Answers when."""
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self._wake.wait()
         self._wake.clear()
+        return self._clock()
 
-    async def step(self, ready: Callable[[], Awaitable[object]] | None = None) -> bool:
+    async def step(self, ready: Callable[[], Awaitable[datetime]] | None = None) -> bool:
         """Plan one batch; False when there was nothing to plan. See callgram.store for ``ready``."""
-        now = self._clock()
         try:
-            async with self._store.plan(now=now, limit=BATCH, ready=ready) as batch:
+            async with self._store.plan(now=self._clock(), limit=BATCH, ready=ready) as batch:
                 if batch is None:
                     return False
                 self._more = len(batch.events) >= BATCH
                 with PLAN_SECONDS.time():
-                    planned, told = await self._plan_safely(batch, now)
+                    planned, told = await self._plan_safely(batch, batch.now)
                     await self._commit(batch, planned)
         except OvertakenError:
             return True

@@ -89,9 +89,10 @@ class Planned(msgspec.Struct, kw_only=True):
 
 
 class Batch(Protocol):
-    """One enterprise's events in hand, inside a transaction that nobody else plans in."""
+    """One enterprise's events in hand, inside a transaction that nobody else plans in. ``now`` is when they were taken."""
 
     enterprise: str
+    now: datetime
     events: Sequence[Event]
     due: Sequence[Facts]
 
@@ -220,14 +221,15 @@ class Store(Reading, Naming, Rings, Protocol):
     # planner
 
     def plan(
-        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None = None
+        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[datetime]] | None = None
     ) -> AbstractAsyncContextManager[Batch | None]:
         """Take one enterprise that has events to plan or calls whose timer ran out, and nobody else in hand.
 
         At most ``limit`` events, oldest first, and as many calls in ``due``. ``None``: nothing to plan, or all of it is
         in other hands. An event that cannot be read any more is not in ``events``, and is committed as failed. Leave
         the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError. ``ready`` is awaited before
-        anything is looked at, with all that can be prepared without: for events that are being stored.
+        anything is looked at, with all that can be prepared without: for events that are being stored. It answers what
+        time it is then.
         """
         ...
 

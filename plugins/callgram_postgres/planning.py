@@ -52,7 +52,7 @@ class Planning(House):
 
     @asynccontextmanager
     async def plan(
-        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None = None
+        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[datetime]] | None = None
     ) -> AsyncIterator[Batch | None]:
         async with self._pools.take("plan") as connection:
             batch = await self._take(connection, now, limit, ready)
@@ -63,7 +63,7 @@ class Planning(House):
                     await batch.undo()
 
     async def _take(
-        self, connection: Any, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None
+        self, connection: Any, now: datetime, limit: int, ready: Callable[[], Awaitable[datetime]] | None
     ) -> PostgresBatch | None:
         for _ in range(TRIES):
             with translated():
@@ -72,7 +72,7 @@ class Planning(House):
                 batch = None
                 try:
                     if ready is not None:
-                        await ready()
+                        now = await ready()
                     picked = await self._pick(connection, now, limit)
                     if picked.locked and (picked.rows or picked.due):
                         batch = PostgresBatch(self, connection, transaction, picked, now)
@@ -142,7 +142,7 @@ class PostgresBatch:
     ) -> None:
         self._part, self.enterprise = picked.place
         self.due, self.over = picked.due, False
-        self._connection, self._transaction, self._house, self._now = connection, transaction, house, now
+        self._connection, self._transaction, self._house, self.now = connection, transaction, house, now
         self._received: dict[int, datetime] = {}
         self._unreadable: dict[int, str] = {}
         events: list[Event] = []
@@ -163,7 +163,7 @@ class PostgresBatch:
         wanted = [storable(key) for key in keys]
         if not wanted:
             return []
-        rows = await self._fetch("find_calls", wanted, self._now - GRACE)
+        rows = await self._fetch("find_calls", wanted, self.now - GRACE)
         found: dict[int, bytes] = {row["id"]: row["facts"] for row in rows}
         return [
             (read_facts(facts), frozenset(row["key"] for row in rows if row["id"] == call))
@@ -186,7 +186,7 @@ class PostgresBatch:
             if rows[0]["n_marked"] < len(planned.done) + len(self._unreadable | planned.failed):
                 raise OvertakenError
             for loser, winner in planned.absorbed.items():
-                await self._write("absorb_cards", loser, winner, self._now)
+                await self._write("absorb_cards", loser, winner, self.now)
             await self._transaction.commit()
         self.over = True
         facts = {row.facts.id: row.facts for row in planned.calls}
@@ -238,14 +238,14 @@ class PostgresBatch:
         done: dict[int, tuple[int | None, str | None]] = {event: (call, None) for event, call in planned.done.items()}
         done |= {event: (None, storable(error)) for event, error in failed.items()}
         marks = [(event, *mark) for event, mark in done.items()]
-        moments = [self._received[event] for event in done] or [self._now]
+        moments = [self._received[event] for event in done] or [self.now]
         skips = columns((action_row(skip)[:SKIP_WIDTH] for skip in planned.skips), SKIP_WIDTH)
         ids, *became = columns(marks, 3)
         marked = [ids, [min(moments), max(moments)], *became]
-        spent = self._now - WEAK_KEYS_KEPT
+        spent = self.now - WEAK_KEYS_KEPT
         return [
             self._part, self.enterprise, *calls, *columns(filed, 3), weak, spent, *cards,
-            *marked, *skips, *columns(map(found_by, planned.calls), 4), self._now, [card.fence for card in planned.cards],
+            *marked, *skips, *columns(map(found_by, planned.calls), 4), self.now, [card.fence for card in planned.cards],
         ]  # fmt: skip
 
     async def _fetch(self, name: str, *args: Any) -> list[Any]:

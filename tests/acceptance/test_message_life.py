@@ -88,7 +88,6 @@ def test_a_hangup_replaces_the_start_of_a_caller_who_gave_up_in_the_greeting(
         seen = life(telegram, office, chat)
         assert [(kind, message) for kind, message, _ in seen] == [("send", 0), ("send", 1), ("delete", 0)]
         assert seen[1][2].startswith("❌Пропущенный входящий звонок\n💰+375 (29) 625-40-70\n📡0001363\n⏰")
-        assert "⌛Ожидание" in seen[1][2]
 
 
 def test_a_start_with_a_dial_right_behind_it_is_never_sent(

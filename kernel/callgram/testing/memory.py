@@ -134,11 +134,11 @@ class MemoryStore(MemoryReading, MemoryNaming):
 
     @asynccontextmanager
     async def plan(
-        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[object]] | None = None
+        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[datetime]] | None = None
     ) -> AsyncIterator[Batch | None]:
         db = self._db
         if ready is not None:
-            await ready()
+            now = await ready()
         waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
         waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
         free = sorted(waiting - db.planning)

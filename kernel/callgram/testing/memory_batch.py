@@ -22,7 +22,7 @@ class MemoryBatch:
     def __init__(
         self, db: Database, enterprise: str, now: datetime, limit: int, clock: Callable[[], datetime]
     ) -> None:
-        self.enterprise, self._db, self._now, self._clock, self._over = enterprise, db, now, clock, False
+        self.enterprise, self._db, self.now, self._clock, self._over = enterprise, db, now, clock, False
         self._unreadable: dict[int, str] = {}
         events: list[Event] = []
         for stored in list(db.pending.get(enterprise, {}).values())[:limit]:
@@ -39,7 +39,7 @@ class MemoryBatch:
         for key in keys:
             for number in self._db.keys.get((self.enterprise, key), ()):
                 ended_at = self._db.calls[self.enterprise, number].row.ended_at
-                if not is_weak(key) or ended_at is None or ended_at >= self._now - GRACE:
+                if not is_weak(key) or ended_at is None or ended_at >= self.now - GRACE:
                     found.setdefault(number, set()).add(key)
         return [
             (self._db.calls[self.enterprise, number].row.facts, frozenset(found_by))
@@ -76,7 +76,7 @@ class MemoryBatch:
         return [claim for card in planned.cards if (claim := self._claim(card))]
 
     def _claim(self, row: CardRow) -> Claim | None:
-        db, now = self._db, self._now
+        db, now = self._db, self.now
         stored = db.cards.get((self.enterprise, row.call_id, row.chat_id))
         if row.fence is None or stored is None or stored.card.claimed_fence is not None or row.due_at > now:
             return None
@@ -113,7 +113,7 @@ class MemoryBatch:
             stored.change(**wanted)
         reason = self._db.suspended(row.bot_id, row.chat_id)
         if reason and known is not row.stage:
-            self._db.block(self._db.cards[key].card, reason, self._now)
+            self._db.block(self._db.cards[key].card, reason, self.now)
 
     def _absorb_call(self, loser: int, winner: int) -> None:
         db = self._db
@@ -139,7 +139,7 @@ class MemoryBatch:
             kept = db.cards.get((enterprise, winner, chat))
             if kept is None:
                 lost.gained = gained
-                lost.change(call_id=winner, shown=(), version=lost.card.version + 1, due_at=self._now)
+                lost.change(call_id=winner, shown=(), version=lost.card.version + 1, due_at=self.now)
                 db.cards[enterprise, winner, chat] = lost
             elif kept.card.bot_id == lost.card.bot_id and (gained or lost.card.claimed_fence is not None):
                 stage, fence, at = lost.card.claimed_stage, lost.card.claimed_fence, lost.card.claimed_at
@@ -148,7 +148,7 @@ class MemoryBatch:
                 if stage and at and stage not in known_of_it and (kept.card.claimed_fence is not None or stage in known):
                     gained += (Shown(message_id=0, stage=stage, digest="", sent_at=at),)
                 kept.gained += gained
-                kept.change(version=kept.card.version + 1, due_at=min(kept.card.due_at or self._now, self._now))
+                kept.change(version=kept.card.version + 1, due_at=min(kept.card.due_at or self.now, self.now))
                 if kept.card.claimed_fence is None:
                     kept.ambiguous = lost.ambiguous
                     kept.change(claimed_stage=stage, claimed_fence=fence, claimed_at=at)

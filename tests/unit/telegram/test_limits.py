@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callgram.telegram.limits import BOT, Limits, LimitSettings
+from callgram.telegram.limits import BOT, BOT_WINDOW_S, Limits, LimitSettings
 
 ANN, BOB, GROUP, CHANNEL = 1, 2, -5, -100123
 WIDE = LimitSettings(private_per_s=1e6, private_burst=10**6, group_per_min=10**9, group_burst=10**9, bot_per_s=10**9)
@@ -50,11 +50,11 @@ def test_all_chats_of_a_bot_share_thirty_a_second() -> None:
         assert limits.ready_at(7, chat_id, 10.0) == 10.0
         limits.take(7, chat_id, 10.0)
 
-    assert limits.ready_at(7, 99, 10.5) == 11.0
+    assert limits.ready_at(7, 99, 10.5) == 10.0 + BOT_WINDOW_S
     assert limits.ready_at(8, 99, 10.5) == 10.5
     assert limits.blocked(10.5) == [(7, BOT)]
-    assert limits.next_ready(10.5) == 11.0
-    assert limits.blocked(11.0) == []
+    assert limits.next_ready(10.5) == 10.0 + BOT_WINDOW_S
+    assert limits.blocked(10.0 + BOT_WINDOW_S) == []
 
 
 def test_blocked_names_chats_until_they_may_be_written_to() -> None:
