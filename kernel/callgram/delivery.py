@@ -198,9 +198,8 @@ class Delivery(Replying):
         known = await self._ports.sent_ids(self._card.bot_id, self._card.chat_id, orphan.sent_at)
         hit = None
         if not known and not any(shown.message_id > 0 for shown in self._card.shown):
-            self._search_first = (
-                False  # no neighbour to look beside: it is sent again, and then the lost one is looked for
-            )
+            # No neighbour to look beside: it is sent again, and then the lost one is looked for.
+            self._search_first = False
             return None
         # Not all of this is reported:
         own = [(shown.message_id, shown.sent_at) for shown in self._card.shown if shown.message_id > 0]
@@ -249,9 +248,8 @@ def candidates(known: Sequence[tuple[int, datetime]], lost_at: datetime) -> list
     taken = {message_id for message_id, _ in known}
     before = [message_id for message_id, at in known if at <= lost_at]
     near = max(before) if before else min(taken)
-    low = (
-        min(taken) - MAX_PROBES
-    )  # no bound by time: where two owners died one after the other, it is the later one's end
+    # No bound by time below: where two owners died one after the other, it is the later one's end.
+    low = min(taken) - MAX_PROBES
     high = min((one for one, at in known if at > lost_at + NEARLY), default=max(taken) + MAX_PROBES)
     free = (message_id for message_id in range(max(1, low), high) if message_id not in taken)
     return sorted(free, key=lambda message_id: abs(message_id - near))[:MAX_PROBES]

@@ -33,6 +33,24 @@ def refuse_literal(url: str, *, allow_private: bool) -> None:
         raise ValueError(REFUSED)
 
 
+class Sessions:
+    """A session for public addresses only, and one for all; each opened when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._open: dict[bool, Any] = {}
+
+    def get(self, *, allow_private: bool) -> Any:
+        known = self._open.get(allow_private)
+        if known is None:
+            known = self._open[allow_private] = open_session(allow_private=allow_private)
+        return known
+
+    async def close(self) -> None:
+        for session in self._open.values():
+            await session.close()
+        self._open.clear()
+
+
 def open_session(*, allow_private: bool, **options: Any) -> Any:
     """An aiohttp session whose names resolve to public addresses only: checked where they are used, so that a name
     cannot show one address to the check and another to the connection. ``options`` are those of ``ClientSession``."""

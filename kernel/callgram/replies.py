@@ -84,7 +84,7 @@ class Replies:
     """Of one sender. ``now`` is seconds of a monotonic clock throughout."""
 
     def __init__(self, fetch: Callable[[Audio], Awaitable[File]] | None = None) -> None:
-        self._sessions: dict[bool, Any] = {}
+        self._sessions = fetching.Sessions()
         self._fetch = fetch or self._download
         self._files: dict[Audio, _Fetch] = {}
         self._ids: OrderedDict[tuple[int, str], File] = OrderedDict()
@@ -162,9 +162,7 @@ class Replies:
         for task in fetches:
             task.cancel()
         await asyncio.gather(*fetches, return_exceptions=True)
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        await self._sessions.close()
 
     def _uploads(self, reply: Reply, now: float) -> bool:
         if reply.file is None or not reply.file.body:
@@ -191,7 +189,7 @@ class Replies:
         except ValueError as error:  # another text than ours may name the address
             reason = str(error) if str(error) == fetching.REFUSED else "its address is none"
             raise NoAudioError(reason, final=True) from None
-        session = self._session(allow_private=audio.allow_private)
+        session = self._sessions.get(allow_private=audio.allow_private)
         asked = {"Accept": "audio/*", "Accept-Encoding": "identity"}
         try:
             async with asyncio.timeout(audio.timeout_s):
@@ -201,12 +199,6 @@ class Replies:
             private = fetching.REFUSED in str(error)
             reason = fetching.REFUSED if private else f"its server cannot be asked: {type(error).__name__}"
             raise NoAudioError(reason, final=private) from None
-
-    def _session(self, *, allow_private: bool) -> Any:
-        known = self._sessions.get(allow_private)
-        if known is None:
-            known = self._sessions[allow_private] = fetching.open_session(allow_private=allow_private)
-        return known
 
 
 def _host(audio: Audio) -> str:

@@ -48,7 +48,6 @@ class Planning(House):
         super().__init__(pools)
         self._last = START
         self._due_looked_at = -DUE_EVERY_S
-        self._due_first = False
 
     @asynccontextmanager
     async def plan(

@@ -57,11 +57,10 @@ class Player:
     """Fetches. One session for public addresses, and one for enterprises that allow private ones."""
 
     def __init__(self) -> None:
-        self._sessions: dict[bool, Any] = {}
+        self._sessions = fetching.Sessions()
 
     async def close(self) -> None:
-        for session in self._sessions.values():
-            await session.close()
+        await self._sessions.close()
 
     async def piece(self, target: Target, first: int = 0, last: int = PIECE - 1) -> Piece:
         """The bytes from ``first`` to ``last`` of a recording, as far as it has them.
@@ -72,7 +71,7 @@ class Player:
         from aiohttp import ClientError  # only where something is played
 
         settings = target.settings
-        session = self._session(allow_private=settings.allow_private)
+        session = self._sessions.get(allow_private=settings.allow_private)
         asked = {"Range": f"bytes={first}-{last}", "Accept": "audio/*", "Accept-Encoding": "identity"}
         try:
             fetching.refuse_literal(target.url, allow_private=settings.allow_private)
@@ -88,12 +87,6 @@ class Player:
         while piece.end < piece.total:
             piece = await self.piece(target, piece.end, min(piece.end + PIECE, piece.total) - 1)
             yield piece.body
-
-    def _session(self, *, allow_private: bool) -> Any:
-        known = self._sessions.get(allow_private)
-        if known is None:
-            known = self._sessions[allow_private] = fetching.open_session(allow_private=allow_private)
-        return known
 
 
 async def _read(answer: Any, first: int, last: int, most: int) -> Piece:
