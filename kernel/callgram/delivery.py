@@ -31,7 +31,7 @@ from callgram.cards import (
     next_step,
     sent,
 )
-from callgram.in_hand import SEARCH_PAUSE_S, Ports, Wait
+from callgram.in_hand import BACK, SEARCH_PAUSE_S, Ports, Wait
 from callgram.replying import Replying
 from callgram.telegram import api
 from callgram.telegram.outcome import Kind, Outcome, Reason
@@ -53,17 +53,19 @@ class Delivery(Replying):
     async def deliver(self) -> None:
         """Do what is to be done now and report it. Ends with the card given back, whatever happens on the way."""
         self._take_over()
-        wait = Wait(0.0, failed=False)
         hopeless = self._hopeless()
         if hopeless:
             self._skip(hopeless)
             self._report(Wait(None, failed=False))
             return
         message, self._plugin = await self._ports.drawing.draw(self._call, self._card.stage, self._card.chat_id)
-        for _ in range(MAX_STEPS):
+        wait = BACK
+        for n_done in range(MAX_STEPS):
             if not self._holds():
                 break
             step = next_step(self._card, message, search_first=self._search_first)
+            if isinstance(step, Send | Edit) and (n_done or not self._first) and self._stale():
+                break
             if self._new and not isinstance(step, Nothing):
                 self._report(None)  # the id of what was sent is safe before the rest is done
             again = await self._do(step)
@@ -117,7 +119,7 @@ class Delivery(Replying):
     # Steps: each answers None to go on, or how long to wait
 
     async def _send(self, message: Message) -> Wait | None:
-        wait = await self._budget()
+        wait = self._budget()
         if wait:
             return wait
         now = self._ports.clock()
@@ -140,7 +142,7 @@ class Delivery(Replying):
         return await self._refused(outcome)
 
     async def _edit(self, message_id: int, message: Message) -> Wait | None:
-        wait = await self._budget()
+        wait = self._budget()
         if wait:
             return wait
         now = self._ports.clock()
@@ -175,7 +177,7 @@ class Delivery(Replying):
 
     async def _close_old(self, message_id: int) -> Wait | None:
         """After 48 h a message can only be edited (R63, R64): it says that it is over, and is forgotten."""
-        wait = await self._budget()
+        wait = self._budget()
         if wait:
             return wait
         text = Message(catalogue("callgram", self._locale.language)["outdated"])
@@ -209,7 +211,7 @@ class Delivery(Replying):
         for message_id in candidates([*known, *own], orphan.sent_at):
             if message_id in tried:
                 continue
-            wait = await self._budget(patience_s=0.0)
+            wait = self._budget()
             if wait and wait.seconds:  # others who wait for this chat go first, whatever their urgency
                 return Wait(wait.seconds + SEARCH_PAUSE_S, failed=False)
             if wait:

@@ -6,7 +6,6 @@ report to the sender are here; the steps of texts are in callgram.delivery, thos
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,7 +25,7 @@ from callgram.telegram.outcome import Kind, Outcome, Reason
 from callgram.trace import Action, Op
 
 SEARCH_PAUSE_S = 4.0  # of what texts go before, where the chat's budget is spent
-PATIENCE_S = 1.5  # a wait for the bucket so short is waited in place
+STALE_S = 0.25  # a card that waited so long in hand, for an answer or behind another one, may have changed: it is claimed anew
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -51,7 +50,6 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     limit_chat: Callable[[ChatLimit], Awaitable[None]]
     move_chat: Callable[[int, int, int], Awaitable[None]]
     sent_ids: Callable[[int, int, datetime], Awaitable[Sequence[tuple[int, datetime]]]]
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     replies: Replies = msgspec.field(default_factory=Replies)
     searched: dict[tuple[str, int, int, datetime], set[int]] = msgspec.field(default_factory=dict)
     """The ids that each search has looked at, so that it goes on behind a pause. Another node begins it anew."""
@@ -59,22 +57,25 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
 
 class Wait(msgspec.Struct, frozen=True):
     """Not now: give the card back and take it up again after ``seconds`` (``None``: when the planner changes it). ``goes_on``:
-    what waits has not succeeded yet, nor failed again."""
+    what waits has not succeeded yet, nor failed again. ``in_place``: it keeps its turn; the limits say when that is."""
 
     seconds: float | None
     failed: bool = True
     goes_on: bool = False
+    in_place: bool = False
+
+
+BACK = Wait(0.0, failed=False, goes_on=True, in_place=True)
 
 
 class Hand:
-    """One claim in hand. ``overtaken``: the planner changed the card meanwhile; it is given back before anything more is sent."""
+    """One claim in hand. It never waits there: what waits is given back, where the planner can still change it."""
 
     def __init__(self, ports: Ports, claim: Claim, fence: int, token: Secret, *, first: bool = True) -> None:
         """``first``: of the cards of this chat that are in hand. What is sent before another one is not reported yet."""
-        self._first = first
+        self._first, self._since = first, ports.monotonic()
         self._ports, self._claim, self._fence, self._token = ports, claim, fence, token
         self._card = claim.card
-        self.place, self.overtaken = (claim.card.call_id, claim.card.chat_id), False
         self._actions: list[Action] = []
         self._repeated = claim.ambiguous or claim.card.attempts > 0
         self._plain = self._new = False
@@ -84,7 +85,11 @@ class Hand:
         self._call = ports.drawing.tell(claim.facts, self._locale.plan)
 
     def _holds(self) -> bool:
-        return not self.overtaken and self._ports.holds(self._card.bot_id, self._fence)
+        return self._ports.holds(self._card.bot_id, self._fence)
+
+    def _stale(self) -> bool:
+        """What was refused as HTML goes on as it is: it would be refused again."""
+        return not self._plain and self._ports.monotonic() - self._since > STALE_S
 
     def __repr__(self) -> str:
         return f"call {self._card.call_id}"
@@ -93,20 +98,15 @@ class Hand:
         """After a bug of ours: report what was done, and let the card be taken up again later."""
         self._report(self._retry())
 
-    async def _budget(self, patience_s: float = PATIENCE_S) -> Wait | None:
-        """Take one call out of the chat's and the bot's bucket, waiting in place for a moment, else later."""
+    def _budget(self) -> Wait | None:
+        """Take one call out of the chat's and the bot's bucket, or wait until they have one."""
         bot, chat, limits = self._card.bot_id, self._card.chat_id, self._ports.limits
         now = self._ports.monotonic()
         ready = limits.ready_at(bot, chat, now)
-        patience = now + patience_s
-        while now < ready <= patience:
-            await self._ports.sleep(ready - now)
-            now = self._ports.monotonic()
-            ready = limits.ready_at(bot, chat, now)
         if ready > now:
-            return Wait(ready - now, failed=False)
+            return msgspec.structs.replace(BACK, seconds=ready - now)
         if not self._holds():
-            return Wait(0.0, failed=False)
+            return BACK
         limits.take(bot, chat, now)
         return None
 
@@ -224,7 +224,11 @@ class Hand:
     def _report(self, wait: Wait | None) -> None:
         """Hand over what was done so far; ``None`` keeps the card in hand."""
         retry_at = None
-        if wait is not None and wait.seconds is not None:
+        if wait is None:
+            self._card = msgspec.structs.replace(self._card, attempts=0)
+        elif wait.in_place:
+            retry_at = self._card.due_at
+        elif wait.seconds is not None:
             retry_at = self._ports.clock() + timedelta(seconds=wait.seconds)
         actions, self._actions, self._new = tuple(self._actions), [], False
         card = self._card

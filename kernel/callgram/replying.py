@@ -71,7 +71,7 @@ class Replying(Hand):
             replies.forget(place)
             self._card = without_promise(self._card, promise)
             return None
-        wait = await self._budget(patience_s=0.0)
+        wait = self._budget()
         if wait and wait.seconds:
             return Wait(wait.seconds + SEARCH_PAUSE_S, failed=False)
         if wait:

@@ -176,7 +176,6 @@ class Round:
         self._turn_s, self._card_s = Average(0.0), Average(1.0)
         self._claiming = False
         self._passed_over: frozenset[tuple[int, int]] | None = None
-        self._in_hand: dict[tuple[int, int], Delivery] = {}
         self._wake = asyncio.Event()
         self._due_at: datetime | None = None
 
@@ -209,8 +208,6 @@ class Round:
         for card in cards:
             if card.fence is not None:
                 del self._jobs[card.bot_id, card.chat_id]
-            if waiting := self._in_hand.get((card.call_id, card.chat_id)):
-                waiting.overtaken = True
         self._start(claims)
         if len(claims) < len(cards):
             self.wake()
@@ -262,6 +259,7 @@ class Round:
                 limit=max(0, IN_HAND - len(in_hand)),
                 now=self._sender.clock(),
                 per_chat=self._per_chat(),
+                at_most={bot: self._sender.limits.free(bot, began) for bot in leases},
             )
         except StoreError:
             self._finished = finished + self._finished
@@ -283,7 +281,7 @@ class Round:
 
     def _per_chat(self) -> int:
         """How many cards a chat can be sent in the time of a turn. One, but where Telegram answers faster than the database:
-        what waits in hand is sent as it was claimed, and is in doubt if this process dies."""
+        what is in hand is in doubt if this process dies."""
         return max(1, min(AT_ONCE, int(self._turn_s.value / self._card_s.value)))
 
     def _start(self, claims: list[Claim]) -> None:
@@ -294,9 +292,7 @@ class Round:
             if token is None or fence is None:
                 continue  # the bot was taken away this very moment; the claim is found again
             line = by_chat.setdefault((claim.card.bot_id, claim.card.chat_id), [])
-            delivery = Delivery(self._sender.ports, claim, fence, token, first=not line)
-            self._in_hand[delivery.place] = delivery
-            line.append(delivery)
+            line.append(Delivery(self._sender.ports, claim, fence, token, first=not line))
         for pair, line in by_chat.items():
             self._jobs[pair] = len(line)
             task = self._sender.start(self._run(line))
@@ -312,8 +308,6 @@ class Round:
             except Exception:  # noqa: BLE001 - see above
                 logger.exception("{}: its card cannot be delivered", delivery)
                 delivery.give_back()
-            if self._in_hand.get(delivery.place) is delivery:
-                del self._in_hand[delivery.place]
             self._card_s.add(self._sender.monotonic() - began)
 
 

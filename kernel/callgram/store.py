@@ -259,9 +259,11 @@ class Store(Reading, Naming, Rings, Protocol):
         limit: int,
         now: datetime,
         per_chat: int = 1,
+        at_most: Mapping[int, int] | None = None,
     ) -> list[Claim]:
         """In one durable transaction: write ``progress``, then claim at most ``per_chat`` due cards of each (bot, chat) that is
-        not in ``busy``, most urgent first, for bots in ``leases`` that are still leased to this fence.
+        not in ``busy``, and ``at_most`` of each bot in it, most urgent first, for bots in ``leases`` that are still leased to
+        this fence.
 
         ``busy`` must name every (bot, chat) with a card in hand: a card of this fence outside of it counts as one whose
         claim never arrived (the answer was lost with the connection), and is handed out again. After a StoreError hand

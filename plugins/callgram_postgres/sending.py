@@ -72,8 +72,10 @@ class Sending(House):
         limit: int,
         now: datetime,
         per_chat: int = 1,
+        at_most: Mapping[int, int] | None = None,
     ) -> list[Claim]:
-        wanted = [list(leases), list(leases.values()), *columns(busy, 2), now, limit, per_chat]
+        free = [min(limit, (at_most or {}).get(bot, limit)) for bot in leases]
+        wanted = [list(leases), list(leases.values()), *columns(busy, 2), now, limit, per_chat, free]
         await self.make_days(action.at for report in progress for action in report.actions)
         async with self._pools.take("send") as connection:
             for left in reversed(range(TRIES)):
@@ -128,7 +130,7 @@ async def _exchange(connection: Any, progress: Sequence[Progress], wanted: list[
 
 
 async def _claim(connection: Any, wanted: list[Any]) -> list[Claim]:
-    if not wanted[0] or wanted[-2] <= 0:
+    if not any(free > 0 for free in wanted[-1]):
         return []
     rows = await connection.fetch(SQL["claim_cards"], *wanted)
     rows = sorted(rows, key=lambda row: (row["urgency"], row["due_at"]))

@@ -753,6 +753,23 @@ async def test_the_most_urgent_card_of_each_free_chat_is_claimed(world: World) -
 
 
 @conforms
+async def test_no_more_cards_of_a_bot_are_claimed_than_it_may_send(world: World) -> None:
+    store = await world.open()
+    leases = await store.hold_leases("a", [BOT, BOT + 1], ttl_s=30)
+    rows = [card_row(number, 40 + number, urgency=urgency) for number, urgency in enumerate(Urgency, 1)]
+    other = card_row(len(rows) + 1, 60, bot=BOT + 1)
+    await plan(store, calls=[call_row(row.call_id) for row in (*rows, other)], cards=[*rows, other])
+
+    async def claimed(at_most: dict[int, int]) -> set[int]:
+        claims = await store.exchange([], leases=leases, busy=[], limit=10, now=NOW, at_most=at_most)
+        return {claim.card.call_id for claim in claims}
+
+    assert await claimed({BOT: 0, BOT + 1: 0}) == set()
+    most_urgent = sorted(rows, key=lambda row: row.urgency)[:2]
+    assert await claimed({BOT: 2}) == {row.call_id for row in (*most_urgent, other)}
+
+
+@conforms
 async def test_a_report_ends_what_is_due_unless_the_planner_changed_it(world: World) -> None:
     store = await owner(world)
     await plan(store, calls=[call_row(1)], cards=[card_row(1)])

@@ -24,6 +24,7 @@ from callgram.cards import Urgency
 from callgram.context import Directory, Enterprise, Mode, Secret
 from callgram.errors import OvertakenError, StoreError
 from callgram.events import Kind as EventKind
+from callgram.in_hand import STALE_S
 from callgram.loader import Plugins, adopt
 from callgram.planner import Hands, NoHands, Planner
 from callgram.sender import ROUNDS, Sender
@@ -227,7 +228,7 @@ class Node:
         self.tasks: list[Job] = []
         self.planning: Job | None = None
         self._running: Job | None = None
-        self.frozen = False
+        self.frozen = self.belated = False
         self.unsure: set[tuple[int, str]] = set()
         self.sender = Sender(
             self.store,
@@ -241,7 +242,7 @@ class Node:
             monotonic=world.seconds,
             start=self._start,
         )
-        self.sender.ports = msgspec.structs.replace(self.sender.ports, sleep=self._sleep, chance=lambda: 0.5)
+        self.sender.ports = msgspec.structs.replace(self.sender.ports, chance=lambda: 0.5)
         self.round = self.sender._rounds[BOT % ROUNDS]
         self.planner = world.new_planner(self.sender)
 
@@ -249,12 +250,9 @@ class Node:
         self.tasks.append(Job(work))
         return self.tasks[-1]
 
-    async def _sleep(self, seconds: float) -> None:
-        await _yielded(Pause(self._world.now + timedelta(seconds=seconds)))
-
     async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
         request = Request(method, payload["chat_id"], payload, self._world.now + HELD)
-        self._world.check_issued(request, self.name)
+        self._world.check_issued(request, self.name, belated=self.belated)
         beside = [job for job in self.asking() if job is not self._running and job.waiting.chat == request.chat]  # type: ignore[union-attr]
         assert not beside, f"two requests at once in chat {request.chat}"
         if method == "sendMessage":
@@ -331,11 +329,11 @@ class Node:
     def resume(self) -> None:
         """Let go on what has paused long enough, and what was answered while the node was frozen."""
         if self.planning and isinstance(self.planning.waiting, Pause):
+            self.belated = True
             self._go_on_planning()
+            self.belated = False
         for job in list(self.tasks):
-            if isinstance(job.waiting, Pause) and job.waiting.until <= self._world.now:
-                self.go_on(job)
-            elif job.answer is not None:
+            if job.answer is not None:
                 answer, job.answer = job.answer, None
                 self.go_on(job, answer)
 
@@ -386,6 +384,8 @@ class World:
         self.store = MemoryStore(lambda: self.now)
         self.telegram = Telegram(self)
         self.issued: list[tuple[float, int]] = []
+        self.outdated: dict[tuple[int, int], float] = {}
+        """Since when a call is not at a version any more."""
         self.sent: list[tuple[int, int, int]] = []
         """Executed sends: chat, message, call."""
         self.answered: list[tuple[str, int, int]] = []
@@ -458,6 +458,9 @@ class World:
             new = Told(1 + sum(parts), stage)
 
             def told() -> None:
+                for one in (call, absorbed):
+                    if one in self.calls:
+                        self.outdated[one, self.calls[one].version] = self.seconds()
                 self.calls[call] = new
                 if absorbed:
                     self.calls[absorbed].into = call
@@ -560,8 +563,9 @@ class World:
 
     # What must hold
 
-    def check_issued(self, request: Request, node: str) -> None:
-        """Asked of each request as it leaves: by the lease's holder, not older than what the chat showed, within the budgets."""
+    def check_issued(self, request: Request, node: str, *, belated: bool) -> None:
+        """Asked of each request as it leaves: by the lease's holder, not older than what the chat showed nor outdated, within
+        the budgets. ``belated``: it follows from a commit whose answer came late."""
         lease = self.store._db.leases[BOT]
         assert (lease.owner, lease.until > self.now) == (node, True), f"{node} sends, but {lease}"
         text = request.payload.get("text", "")
@@ -569,6 +573,8 @@ class World:
             call, version = read(text)
             newest = self.telegram.newest[request.chat, call]
             assert version >= newest, f"{text!r} goes out after version {newest} was shown"
+            for_s = self.seconds() - self.outdated.get((call, version), self.seconds())
+            assert belated or for_s <= STALE_S, f"{text!r} goes out, outdated for {for_s:.1f} s"
         if request.method.startswith("delete"):
             return
         now = self.seconds()

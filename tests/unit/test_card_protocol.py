@@ -204,7 +204,7 @@ def trusts_what_it_finds(card: Card, orphan: Shown, message_id: int | None) -> C
     return msgspec.structs.replace(card, shown=shown)
 
 
-async def no_budget(self: Delivery, patience_s: float = 0.0) -> None:
+def no_budget(self: Delivery) -> None:
     return None
 
 
@@ -362,7 +362,18 @@ def an_absorbed_call_shows_what_was_in_hand(world: World) -> None:
     world.plan(call, Stage.BRIDGE, absorbed=part)
 
 
+def a_card_waits_behind_a_slow_one(world: World) -> None:
+    world.plan(0, Stage.HANGUP)
+    call = world.plan(0, Stage.DIAL)
+    world.nodes[0].turn(per_chat=2)
+    world.plan(call, Stage.HANGUP)
+    world.tick(1.0)
+    for job in world.nodes[0].asking():
+        world.answer(world.nodes[0], job, "well")
+
+
 RARE = [
+    pytest.param(a_card_waits_behind_a_slow_one, Delivery, "_stale", nothing, id="sends what waited as it was claimed"),
     pytest.param(a_passing_stage_may_be_there, delivery, "next_step", resends_transient, id="sends a passing stage again"),
     pytest.param(two_calls_lose_a_message_each, delivery, "found", trusts_what_it_finds, id="takes what it finds for its own"),
     pytest.param(a_search_is_frozen_and_goes_on, Delivery, "_holds", yes, id="forgets the fence"),

@@ -70,9 +70,18 @@ class _Pace(msgspec.Struct):
         if self.every_s:
             self.spent_until = max(now, self.spent_until) + self.every_s
         if self.log is not None:
-            while self.log and self.log[0] + self.window_s <= now:
-                self.log.popleft()
+            self._forget(now)
             self.log.append(now)
+
+    def free(self, now: float) -> int:
+        if self.closed_until > now:
+            return 0
+        self._forget(now)
+        return self.most - len(self.log or ())
+
+    def _forget(self, now: float) -> None:
+        while self.log and self.log[0] + self.window_s <= now:
+            self.log.popleft()
 
     def full_at(self) -> float:
         """When all of this is as if nothing had ever been written."""
@@ -119,6 +128,11 @@ class Limits:
         chat = self._paces.get((bot_id, chat_id)) or self._new(bot_id, chat_id)
         bot = self._paces.get((bot_id, BOT))
         return max(now, chat.ready_at(), bot.ready_at() if bot else now)
+
+    def free(self, bot_id: int, now: float) -> int:
+        """How many messages the bot may send this moment, all chats together."""
+        bot = self._paces.get((bot_id, BOT))
+        return bot.free(now) if bot else self._settings.bot_per_s
 
     def take(self, bot_id: int, chat_id: int, now: float) -> None:
         """A message or an edit goes out now. Counts whether or not it was ready, so ask ``ready_at`` first."""

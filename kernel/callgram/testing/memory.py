@@ -192,6 +192,7 @@ class MemoryStore(MemoryReading, MemoryNaming):
         limit: int,
         now: datetime,
         per_chat: int = 1,
+        at_most: Mapping[int, int] | None = None,
     ) -> list[Claim]:
         for report in progress:
             self._report(report, now)
@@ -210,7 +211,13 @@ class MemoryStore(MemoryReading, MemoryNaming):
             waiting.sort(key=lambda stored: _haste(stored.card))
             del waiting[per_chat:]
         chosen = (stored for waiting in best.values() for stored in waiting)
-        first = sorted(chosen, key=lambda stored: _haste(stored.card))[: max(limit, 0)]
+        left = dict(at_most or {})
+        first: list[StoredCard] = []
+        for stored in sorted(chosen, key=lambda stored: _haste(stored.card)):
+            bot = stored.card.bot_id
+            left[bot] = left.get(bot, limit) - 1
+            if left[bot] >= 0 and len(first) < limit:
+                first.append(stored)
         return [db.claim(stored, held[stored.card.bot_id], clock) for stored in first]
 
     def _report(self, report: Progress, now: datetime) -> None:

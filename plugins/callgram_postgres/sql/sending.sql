@@ -126,7 +126,7 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
 
 -- name: claim_cards
 -- Take the $7 most urgent due cards of each chat that takes messages and is not in $3, $4 (bots, chats), at most $6, for the
--- leases $1, $2 (bots, fences) that are still held. Steps from chat to chat through the index, so that the backlog of one
+-- leases $1, $2 (bots, fences) that are still held, and at most $8 of each of those bots. Steps from chat to chat through the index, so that the backlog of one
 -- chat makes it slow for nobody. A card that has a claim of this fence already is one whose answer was lost on the way;
 -- one with the claim of another fence is ambiguous and keeps the stage that the other had in hand. Where that one had taken
 -- it over itself, its own send may have been lost, too: a message without an id. So may it where the card shows that stage
@@ -134,15 +134,15 @@ WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = $3 AND m.chat_id = $4
 -- Changes nothing, and so costs no flush, where nothing is due. The facts are as old as the statement, the card is as new as
 -- its lock: where the planner came between, facts_of reads them again.
 WITH RECURSIVE bots AS (
-    SELECT g.bot_id, g.fence
-    FROM unnest($1::bigint[], $2::bigint[]) AS g (bot_id, fence)
+    SELECT g.bot_id, g.fence, g.free
+    FROM unnest($1::bigint[], $2::bigint[], $8::integer[]) AS g (bot_id, fence, free)
     JOIN bot_lease AS l ON l.bot_id = g.bot_id AND l.fence = g.fence AND l.until > clock_timestamp()
     WHERE NOT EXISTS (
         SELECT FROM chat_limit AS c WHERE c.bot_id = g.bot_id AND c.chat_id = 0 AND (c.until IS NULL OR c.until > $5)
     )
 ),
 chats AS (
-    SELECT b.bot_id, b.fence, f.chat_id
+    SELECT b.bot_id, b.fence, b.free, f.chat_id
     FROM bots AS b
     CROSS JOIN LATERAL (
         SELECT m.chat_id
@@ -152,7 +152,7 @@ chats AS (
         LIMIT 1
     ) AS f
     UNION ALL
-    SELECT c.bot_id, c.fence, n.chat_id
+    SELECT c.bot_id, c.fence, c.free, n.chat_id
     FROM chats AS c
     CROSS JOIN LATERAL (
         SELECT m.chat_id
@@ -162,8 +162,8 @@ chats AS (
         LIMIT 1
     ) AS n
 ),
-best AS (
-    SELECT c.fence, b.*
+waiting AS (
+    SELECT c.fence, c.free, b.*, row_number() OVER (PARTITION BY c.bot_id ORDER BY b.urgency, b.due_at) AS place
     FROM chats AS c
     CROSS JOIN LATERAL (
         SELECT m.part, m.enterprise, m.call_id, m.chat_id, m.urgency, m.due_at
@@ -180,8 +180,9 @@ best AS (
         SELECT FROM chat_limit AS t
         WHERE t.bot_id = c.bot_id AND t.chat_id = c.chat_id AND (t.until IS NULL OR t.until > $5)
     )
-    ORDER BY b.urgency, b.due_at
-    LIMIT $6
+),
+best AS (
+    SELECT * FROM waiting WHERE place <= free ORDER BY urgency, due_at LIMIT $6
 ),
 taken AS (
     SELECT m.part, m.enterprise, m.call_id, m.chat_id, b.fence

@@ -11,7 +11,7 @@ def nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-async def unlimited(*_: Any, **__: Any) -> None:
+def unlimited(*_: Any, **__: Any) -> None:
     return None
 
 

@@ -57,6 +57,16 @@ def test_all_chats_of_a_bot_share_thirty_a_second() -> None:
     assert limits.blocked(10.0 + BOT_WINDOW_S) == []
 
 
+def test_free_is_what_a_bot_may_still_send() -> None:
+    limits = Limits(LimitSettings(bot_per_s=3))
+    assert limits.free(700, 0.0) == 3
+    for chat, now in ((41, 0.0), (42, 0.5)):
+        limits.take(700, chat, now)
+    assert [limits.free(700, now) for now in (0.5, 1.0, 1.06, 1.6)] == [1, 1, 2, 3]
+    limits.close(700, BOT, 5.0, 1.6)
+    assert [limits.free(700, now) for now in (4.9, 5.0)] == [0, 3]
+
+
 def test_blocked_names_chats_until_they_may_be_written_to() -> None:
     limits = Limits()
     sent_at(limits, ANN, 4)
