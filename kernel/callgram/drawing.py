@@ -48,11 +48,28 @@ class Drawing:
             known = _remember(self._told, (id(facts), plan), (facts, tell(facts, plan)))
         return known[1]
 
+    def remember(self, facts: Facts, plan: NumberPlan, call: Call) -> None:
+        """``call`` is what ``tell`` would answer."""
+        _remember(self._told, (id(facts), plan), (facts, call))
+
+    async def draw_ahead(self, call: Call, stage: Stage) -> None:
+        """``draw`` will be asked for some chat soon."""
+        enabled = self._plugins.enabled(call.enterprise)
+        if not self._by_chat(enabled):
+            await self._draw(call, stage, 0, enabled)
+
     async def draw(self, call: Call, stage: Stage, chat_id: int) -> Drawn:
         """The message of the chat at ``stage``."""
-        now, enabled = self._clock(), self._plugins.enabled(call.enterprise)
-        if self._plugins.dispatcher.takes("chat", enabled, "render_message", "decorate_message"):
-            return await self._ask(call, stage, chat_id, enabled, now)
+        enabled = self._plugins.enabled(call.enterprise)
+        if self._by_chat(enabled):
+            return await self._ask(call, stage, chat_id, enabled, self._clock())
+        return await self._draw(call, stage, chat_id, enabled)
+
+    def _by_chat(self, enabled: tuple[str, ...]) -> bool:
+        return self._plugins.dispatcher.takes("chat", enabled, "render_message", "decorate_message")
+
+    async def _draw(self, call: Call, stage: Stage, chat_id: int, enabled: tuple[str, ...]) -> Drawn:
+        now = self._clock()
         known = self._drawn.get((id(call), stage))
         if known is None or not timedelta() <= now - known[1] < FRESH:
             drawn = await self._ask(call, stage, chat_id, enabled, now)

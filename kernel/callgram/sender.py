@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 import msgspec
 from loguru import logger
 
+from callgram.calls.facts import Facts
+from callgram.calls.story import Call
 from callgram.context import Directory
 from callgram.delivery import Delivery, Ports
 from callgram.drawing import Drawing
@@ -64,6 +66,7 @@ class Sender:
         self._refused: frozenset[int] = frozenset()  # bots of other nodes: asked for again only at the next renewal
         self._leases: dict[int, int] = {}
         self._leased_until = 0.0
+        self._drawing: set[asyncio.Task[None]] = set()
         self.draining = False
         self._rounds = [Round(self, number) for number in range(ROUNDS)]
         self.ports = Ports(
@@ -109,6 +112,20 @@ class Sender:
         if fence is None or card.due_at > now or not self._rounds[card.bot_id % ROUNDS].reserve(pair):
             return card
         return msgspec.structs.replace(card, fence=fence)
+
+    def prepare(self, claims: list[Claim], told: Sequence[tuple[Facts, Call]]) -> None:
+        """See callgram.planner.Hands."""
+        if claims:
+            task = self.start(self._draw_ahead(claims, told))
+            self._drawing.add(task)
+            task.add_done_callback(self._drawing.discard)
+
+    async def _draw_ahead(self, claims: list[Claim], told: Sequence[tuple[Facts, Call]]) -> None:
+        drawing, stages = self.ports.drawing, {claim.card.call_id: claim.card.stage for claim in claims}
+        for facts, call in told:
+            if call.id in stages:
+                drawing.remember(facts, self.ports.plugins.reading(call.enterprise)[1].plan, call)
+                await drawing.draw_ahead(call, stages[call.id])
 
     def settle(self, cards: list[CardRow], claims: list[Claim]) -> None:
         """See callgram.planner.Hands."""

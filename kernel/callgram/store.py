@@ -88,30 +88,40 @@ class Planned(msgspec.Struct, kw_only=True):
     failed: dict[int, str] = {}
 
 
-class Batch(Protocol):
-    """One enterprise's events in hand, inside a transaction that nobody else plans in. ``now`` is when they were taken."""
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be planned of one enterprise: its new events, oldest first, and the calls whose timer ran out."""
 
     enterprise: str
-    now: datetime
     events: Sequence[Event]
-    due: Sequence[Facts]
+    due: Sequence[Facts] = ()
 
-    async def find(self, keys: Iterable[str]) -> list[tuple[Facts, frozenset[str]]]:
-        """The calls that have one of ``keys``, each with those of the keys that it has.
+
+class Batch(Protocol):
+    """Enterprises in hand, inside a transaction that nobody else plans them in. ``now`` is when their events were taken."""
+
+    now: datetime
+    parts: Sequence[Part]
+
+    async def find(self, keys: Mapping[str, Iterable[str]]) -> Mapping[str, list[tuple[Facts, frozenset[str]]]]:
+        """The calls of each enterprise that have one of its ``keys``, each with those of the keys that it has.
 
         A weak key (callgram.calls.book.is_weak) of a call that ended more than GRACE ago is not found.
         """
         ...
 
-    async def cards(self, call_ids: Iterable[int]) -> list[Card]: ...
+    async def cards(self, call_ids: Mapping[str, Iterable[int]]) -> Mapping[str, list[Card]]: ...
 
-    async def commit(self, planned: Planned) -> list[Claim]:
-        """Write all of ``planned`` and end the transaction. Without it, leaving the context undoes everything.
+    async def write(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        """Write what was planned of each enterprise, once; ``commit`` makes it so.
 
         Answers the claims of those cards with a ``fence`` whose lease is held, whose chat takes messages and that nobody
-        else has in hand: as ``exchange`` would a moment later, and durable. Raises OvertakenError when another planner took
-        the enterprise's events while this one waited for its turn.
+        else has in hand, as ``exchange`` would a moment later. Raises OvertakenError when another planner took an
+        enterprise's events while this one waited for its turn.
         """
+        ...
+
+    async def commit(self) -> None:
+        """End the transaction, with claims durable. Without it, leaving the context undoes everything."""
         ...
 
 
@@ -221,12 +231,13 @@ class Store(Reading, Naming, Rings, Protocol):
     # planner
 
     def plan(
-        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[datetime]] | None = None
+        self, *, now: datetime, limit: int, width: int = 1, ready: Callable[[], Awaitable[datetime]] | None = None
     ) -> AbstractAsyncContextManager[Batch | None]:
-        """Take one enterprise that has events to plan or calls whose timer ran out, and nobody else in hand.
+        """Take at most ``width`` enterprises that have events to plan or calls whose timer ran out, and that nobody else has
+        in hand.
 
-        At most ``limit`` events, oldest first, and as many calls in ``due``. ``None``: nothing to plan, or all of it is
-        in other hands. An event that cannot be read any more is not in ``events``, and is committed as failed. Leave
+        At most ``limit`` events in all, and as many calls in ``due``. ``None``: nothing to plan, or all of it is in other
+        hands. An event that cannot be read any more is not in ``events``, and is committed as failed. Leave
         the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError. ``ready`` is awaited before
         anything is looked at, with all that can be prepared without: for events that are being stored. It answers what
         time it is then.

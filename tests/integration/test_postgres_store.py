@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from callgram.calls.facts import Facts
@@ -20,6 +21,7 @@ from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, OvertakenError, StoreError
 from callgram.events import Event, Kind
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
+from callgram.testing.alone import plan_one
 from callgram_postgres import queries as queries_module
 from callgram_postgres.queries import queries
 from callgram_postgres.rows import part_of
@@ -139,7 +141,7 @@ async def _kill(connection: Any, *, planner_only: bool = False) -> None:
 def test_a_planner_that_dies_in_its_transaction_leaves_no_trace_and_no_lock(play: Any) -> None:
     async def scenario(store: PostgresStore, connection: Any) -> None:
         async def die() -> None:
-            async with store.plan(now=NOW, limit=10) as batch:
+            async with plan_one(store, now=NOW, limit=10) as batch:
                 assert batch is not None
                 await _kill(connection, planner_only=True)
                 await batch.commit(Planned(done={batch.events[0].id: 1}))
@@ -147,9 +149,21 @@ def test_a_planner_that_dies_in_its_transaction_leaves_no_trace_and_no_lock(play
         await store.append([event("1")])
         with pytest.raises(StoreError):
             await die()
-        async with store.plan(now=NOW, limit=10) as batch:
+        async with plan_one(store, now=NOW, limit=10) as batch:
             assert batch is not None
             assert [one.unique_id for one in batch.events] == ["1"]
+
+    play(scenario)
+
+
+def test_what_is_written_and_not_committed_is_undone_for_every_enterprise(play: Any) -> None:
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        await store.append([msgspec.structs.replace(event(of), enterprise=of) for of in ("0367", "0400")])
+        for _ in range(2):
+            async with store.plan(now=NOW, limit=10, width=2) as batch:
+                assert batch is not None
+                assert len(batch.parts) == 2
+                await batch.write({part.enterprise: Planned(done={part.events[0].id: 1}) for part in batch.parts})
 
     play(scenario)
 
@@ -163,7 +177,7 @@ def test_a_planner_that_freezes_is_cut_off(play: Any, monkeypatch: pytest.Monkey
 
     async def scenario(store: PostgresStore, connection: Any) -> None:
         async def freeze() -> None:
-            async with store.plan(now=NOW, limit=10) as batch, asyncio.timeout(5):
+            async with plan_one(store, now=NOW, limit=10) as batch, asyncio.timeout(5):
                 assert batch is not None
                 while await connection.fetchval(in_transaction):
                     continue
@@ -172,7 +186,7 @@ def test_a_planner_that_freezes_is_cut_off(play: Any, monkeypatch: pytest.Monkey
         await store.append([event("1")])
         with pytest.raises(StoreError):
             await freeze()
-        async with store.plan(now=NOW, limit=10) as batch:
+        async with plan_one(store, now=NOW, limit=10) as batch:
             assert batch is not None
 
     play(scenario)
@@ -181,7 +195,7 @@ def test_a_planner_that_freezes_is_cut_off(play: Any, monkeypatch: pytest.Monkey
 def test_lost_connections_are_store_errors_and_then_replaced(play: Any) -> None:
     async def scenario(store: PostgresStore, connection: Any) -> None:
         async def plan() -> None:
-            async with store.plan(now=NOW, limit=10):
+            async with plan_one(store, now=NOW, limit=10):
                 pass
 
         calls: list[Callable[[], Awaitable[Any]]] = [
@@ -326,7 +340,7 @@ def test_an_enterprise_that_was_never_put_is_planned_all_the_same(play: Any) -> 
     async def scenario(store: PostgresStore, connection: Any) -> None:
         await store.append([event("1")])
         assert await connection.fetchval("SELECT count(*) FROM enterprise_queue") == 0
-        async with store.plan(now=NOW, limit=10) as batch:
+        async with plan_one(store, now=NOW, limit=10) as batch:
             assert batch is not None
             assert batch.enterprise == "0367"
 
@@ -358,7 +372,7 @@ def test_old_days_are_dropped_while_others_work(play: Any) -> None:
             while working:
                 number += 1
                 assert await store.append([event(f"new.{number}", datetime.now(UTC))]) == [True]
-                async with store.plan(now=NOW, limit=50) as batch:
+                async with plan_one(store, now=NOW, limit=50) as batch:
                     if batch is not None:
                         with suppress(OvertakenError):  # by the house: it dropped the day of one of them
                             await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
@@ -389,7 +403,7 @@ def test_a_claim_is_not_older_than_what_the_planner_committed_beside_it(play: An
             nonlocal planning
             for version in range(1, 150):
                 await store.append([event(f"v{version}")])
-                async with store.plan(now=NOW, limit=10) as batch:
+                async with plan_one(store, now=NOW, limit=10) as batch:
                     assert batch is not None
                     facts = Facts(id=1, enterprise="0367", version=version, first_at=NOW, last_at=NOW)
                     card = CardRow(
@@ -468,7 +482,7 @@ def test_what_an_event_costs_does_not_grow_with_the_calls_of_its_enterprise(play
             before = await _rows_read(store)
             for call in calls:
                 await store.append([event(str(call))])
-                async with store.plan(now=NOW, limit=10) as batch:
+                async with plan_one(store, now=NOW, limit=10) as batch:
                     assert batch is not None
                     assert await batch.find([f"channel:{call}", "talk:151"]) == []
                     await batch.commit(planned(call, chat=41, events=batch.events))
@@ -544,7 +558,7 @@ def planned(*calls: int, chat: int, events: Sequence[Event]) -> Planned:
 
 async def plan_calls(store: PostgresStore, *calls: int, chat: int) -> None:
     await store.append([event("1")])
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
         await batch.commit(planned(*calls, chat=chat, events=batch.events))
 

@@ -26,6 +26,7 @@ from callgram.events import Event, Kind
 from callgram.reading import CallFilter
 from callgram.sinks import Pace, SinkRunner
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
+from callgram.testing.alone import plan_one
 from callgram.trace import Action, Op, Record
 from callgram_postgres.house import AT_ONCE
 from callgram_postgres.rows import part_of
@@ -130,7 +131,7 @@ class Town:
     async def _plan(self) -> None:
         while self._running:
             with suppress(OvertakenError):
-                async with self._store.plan(now=NOW, limit=20) as batch:
+                async with plan_one(self._store, now=NOW, limit=20) as batch:
                     if batch is None:
                         await asyncio.sleep(0.001)
                         continue
@@ -237,7 +238,7 @@ def test_no_crash_takes_back_what_a_sink_was_given(data_dir: Path) -> None:
         given: list[Record] = []
         for number in range(20):
             await store.append([event(f"{number}")])
-            async with store.plan(now=NOW, limit=10) as batch:
+            async with plan_one(store, now=NOW, limit=10) as batch:
                 assert batch is not None
                 done = {one.id: one.id for one in batch.events}
                 await batch.commit(Planned(skips=[action("0367", call, Op.SKIP) for call in done], done=done))

@@ -26,6 +26,7 @@ from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, OvertakenError, StoreError
 from callgram.events import Event, History, Kind
 from callgram.store import CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress, Store
+from callgram.testing.alone import plan_one
 from callgram.testing.memory import MemoryStore
 from callgram.trace import Action, Op
 
@@ -189,7 +190,7 @@ def progress(claim: Claim, *visible: Shown, fence: int | None = None, **more: An
 async def plan(store: Store, enterprise: str = "0367", *, now: datetime = NOW, **planned: Any) -> list[Event]:
     """Have ``enterprise`` planned as told. An event is stored for it, so that there is something to take it up for."""
     await store.append([event(enterprise=enterprise)])
-    async with store.plan(now=now, limit=1000) as batch:
+    async with plan_one(store, now=now, limit=1000) as batch:
         assert batch is not None
         assert batch.enterprise == enterprise
         decided = Planned(**planned)
@@ -202,7 +203,7 @@ async def plan(store: Store, enterprise: str = "0367", *, now: datetime = NOW, *
 async def plan_in_hand(store: Store, *cards: CardRow, calls: Iterable[CallRow] = ()) -> list[Claim]:
     """Plan ``cards``; the claims that the commit answers."""
     await store.append([event()])
-    async with store.plan(now=NOW, limit=1000) as batch:
+    async with plan_one(store, now=NOW, limit=1000) as batch:
         assert batch is not None
         rows = [call_row(call) for call in sorted({card.call_id for card in cards})]
         done = {event.id: 0 for event in batch.events}
@@ -211,7 +212,7 @@ async def plan_in_hand(store: Store, *cards: CardRow, calls: Iterable[CallRow] =
 
 async def find(store: Store, *keys: str, enterprise: str = "0367", now: datetime = NOW) -> dict[int, set[str]]:
     await store.append([event(enterprise=enterprise)])
-    async with store.plan(now=now, limit=1) as batch:
+    async with plan_one(store, now=now, limit=1) as batch:
         assert batch is not None
         assert batch.enterprise == enterprise
         return {found.id: set(by) for found, by in await batch.find(keys)}
@@ -232,7 +233,7 @@ async def claim(
 async def visible(store: Store, call: int, enterprise: str = "0367") -> dict[int, list[int]]:
     """``{chat: message ids}`` as the planner sees them."""
     await store.append([event(enterprise=enterprise)])
-    async with store.plan(now=NOW, limit=1) as batch:
+    async with plan_one(store, now=NOW, limit=1) as batch:
         assert batch is not None
         return {card.chat_id: [one.message_id for one in card.shown] for card in await batch.cards([call])}
 
@@ -348,12 +349,12 @@ async def test_events_are_planned_in_the_order_given_and_once(world: World) -> N
     await store.append([event(f"1.{number}") for number in range(7)])
     seen = []
     for _ in range(3):
-        async with store.plan(now=NOW, limit=3) as batch:
+        async with plan_one(store, now=NOW, limit=3) as batch:
             assert batch is not None
             seen += [one.unique_id for one in batch.events]
             await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
     assert seen == [f"1.{number}" for number in range(7)]
-    async with store.plan(now=NOW, limit=3) as batch:
+    async with plan_one(store, now=NOW, limit=3) as batch:
         assert batch is None
 
 
@@ -365,16 +366,16 @@ async def test_a_batch_that_is_not_committed_is_planned_again(world: World) -> N
     store = await world.open()
 
     async def fail() -> None:
-        async with store.plan(now=NOW, limit=10) as batch:
+        async with plan_one(store, now=NOW, limit=10) as batch:
             assert batch is not None
             raise RuntimeError("a plugin")
 
     await store.append([event("1.1")])
     with pytest.raises(RuntimeError, match="a plugin"):
         await fail()
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
         assert [one.unique_id for one in batch.events] == ["1.1"]
         await batch.commit(Planned(done={batch.events[0].id: 1}))
@@ -386,12 +387,57 @@ async def test_a_batch_that_is_not_committed_is_planned_again(world: World) -> N
 async def test_an_enterprise_is_in_one_planners_hands_at_a_time(world: World) -> None:
     one, other = await world.open(), await world.open()
     await one.append([event(enterprise="0367"), event(enterprise="0400"), event(enterprise="0367")])
-    async with one.plan(now=NOW, limit=1) as first, other.plan(now=NOW, limit=1) as second:
+    async with plan_one(one, now=NOW, limit=1) as first, plan_one(other, now=NOW, limit=1) as second:
         assert first is not None
         assert second is not None
         assert {first.enterprise, second.enterprise} == {"0367", "0400"}
-        async with one.plan(now=NOW, limit=1) as third:
+        async with plan_one(one, now=NOW, limit=1) as third:
             assert third is None
+
+
+@conforms
+async def test_a_batch_is_of_a_few_enterprises_and_keeps_them_apart(world: World) -> None:
+    store, other = await world.open(), await world.open()
+    numbers = ("0367", "0400", "0500")
+    for of in numbers:  # equal ids of channels, in all three
+        await plan(store, of, calls=[call_row(7, "channel:1.1", enterprise=of)], cards=[card_row(7)])
+    await store.append([event(enterprise=of) for of in numbers for _ in range(2)])
+    store = await world.open()  # that has not gone round yet
+    async with store.plan(now=NOW, limit=10, width=2) as batch:
+        assert batch is not None
+        mine = [part.enterprise for part in batch.parts]
+        assert [len(part.events) for part in batch.parts] == [2, 2]
+        found = await batch.find({mine[0]: ["channel:1.1"], mine[1]: ["channel:9.9"]})
+        assert {of: [(facts.enterprise, facts.id) for facts, _ in calls] for of, calls in found.items() if calls} == {
+            mine[0]: [(mine[0], 7)]
+        }
+        cards = await batch.cards({of: [7] for of in mine})
+        assert {of: [card.enterprise for card in some] for of, some in cards.items()} == {of: [of] for of in mine}
+        async with other.plan(now=NOW, limit=10, width=3) as left:
+            assert left is not None
+            assert [part.enterprise for part in left.parts] == sorted({*numbers} - {*mine})
+        await batch.write({part.enterprise: Planned(done={one.id: 7 for one in part.events}) for part in batch.parts})
+        await batch.commit()
+    async with store.plan(now=NOW, limit=10, width=3) as batch:
+        assert batch is not None
+        assert [part.enterprise for part in batch.parts] == sorted({*numbers} - {*mine})
+
+
+@conforms
+async def test_the_events_of_all_enterprises_of_a_batch_are_limited(world: World) -> None:
+    store, numbers = await world.open(), [f"{number:04d}" for number in range(5)]
+    await store.append([event(enterprise=of) for of in numbers for _ in range(2)])
+    seen: dict[int, str] = {}
+    while len(seen) < 10:
+        async with store.plan(now=NOW, limit=3, width=5) as batch:
+            assert batch is not None
+            taken = {one.id: part.enterprise for part in batch.parts for one in part.events}
+            assert 0 < len(taken) <= 3
+            assert not taken.keys() & seen.keys()
+            seen |= taken
+            done = {part.enterprise: Planned(done={one.id: 1 for one in part.events}) for part in batch.parts}
+            await batch.write(done)
+            await batch.commit()
 
 
 @conforms
@@ -405,13 +451,16 @@ async def test_planners_side_by_side_plan_each_event_once_and_each_enterprise_in
     async def planner(store: Store) -> None:
         idle = 0
         while idle < 3:
-            async with store.plan(now=NOW, limit=7) as batch:
+            async with store.plan(now=NOW, limit=7, width=3) as batch:
                 idle = idle + 1 if batch is None else 0
                 if batch is not None:
                     await asyncio.sleep(0)
                     with suppress(OvertakenError):
-                        await batch.commit(Planned(done={one.id: one.id for one in batch.events}))
-                        planned[batch.enterprise] += [one.id for one in batch.events]
+                        done = {part.enterprise: {one.id: one.id for one in part.events} for part in batch.parts}
+                        await batch.write({of: Planned(done=events) for of, events in done.items()})
+                        await batch.commit()
+                        for of, events in done.items():
+                            planned[of] += events
 
     await asyncio.gather(*(planner(store) for store in stores * 2))
     everything = [number for of in numbers for number in planned[of]]
@@ -427,7 +476,7 @@ async def test_a_flood_of_one_enterprise_does_not_starve_another(world: World) -
     await store.append([event(enterprise="0500")])
     turns = []
     for _ in range(8):
-        async with store.plan(now=NOW, limit=1) as batch:
+        async with plan_one(store, now=NOW, limit=1) as batch:
             assert batch is not None
             turns.append(batch.enterprise)
             await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
@@ -438,11 +487,11 @@ async def test_a_flood_of_one_enterprise_does_not_starve_another(world: World) -
 async def test_a_failed_event_is_parked_and_can_be_seen(world: World) -> None:
     store = await world.open()
     await store.append([event("1.1"), event("1.2")])
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
         bad, good = batch.events
         await batch.commit(Planned(failed={bad.id: "KeyError: \0"}, done={good.id: good.id}))
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is None
     assert [record.item.id for record in await store.trace_of("0367", "1.1")] == [bad.id]
 
@@ -451,11 +500,11 @@ async def test_a_failed_event_is_parked_and_can_be_seen(world: World) -> None:
 async def test_an_event_that_cannot_be_read_any_more_is_committed_as_failed(world: World) -> None:
     store = await world.open()
     await store.append([msgspec.structs.replace(event("1.1"), body=b"[]"), event("1.2")])
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
         assert [one.unique_id for one in batch.events] == ["1.2"]
         await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is None
     raw = [record.item.raw for record in await store.trace("", limit=10) if isinstance(record.item, Event)]
     assert raw[0] == b"[]"
@@ -465,14 +514,14 @@ async def test_an_event_that_cannot_be_read_any_more_is_committed_as_failed(worl
 async def test_calls_are_due_when_their_timer_ran_out(world: World) -> None:
     store = await world.open()
     await plan(store, calls=[call_row(1, timer_at=NOW + S), call_row(2, timer_at=NOW + 9 * S), call_row(3)])
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is None
-    async with store.plan(now=NOW + 2 * S, limit=10) as batch:
+    async with plan_one(store, now=NOW + 2 * S, limit=10) as batch:
         assert batch is not None
         assert [one.id for one in batch.due] == [1]
         assert list(batch.events) == []
         await batch.commit(Planned(calls=[call_row(1, ended_at=NOW)]))
-    async with store.plan(now=NOW + 2 * S, limit=10) as batch:
+    async with plan_one(store, now=NOW + 2 * S, limit=10) as batch:
         assert batch is None
 
 
@@ -485,7 +534,7 @@ async def test_calls_are_found_by_their_keys_within_their_enterprise(world: Worl
     assert await find(store, "channel:1.1", "bridge:b", "channel:9.9") == {1: {"channel:1.1", "bridge:b"}}
     assert await find(store, "channel:1.2", "bridge:b") == {1: {"bridge:b"}, 2: {"channel:1.2"}}
     assert await find(store) == {}
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
         assert [found for found, _ in await batch.find(["bridge:b"])] == [facts(1, hangups=hangups)]
         await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
@@ -516,7 +565,7 @@ async def test_an_absorbed_call_leaves_its_keys_and_trace_to_the_survivor(world:
     assert await find(store, "channel:1.1") == {2: {"channel:1.1"}}
     await plan(store, absorbed={2: 3}, calls=[call_row(3, "channel:1.3")])
     assert await find(store, "channel:1.1", "channel:1.2") == {3: {"channel:1.1", "channel:1.2"}}
-    async with store.plan(now=NOW + 5 * S, limit=10) as batch:
+    async with plan_one(store, now=NOW + 5 * S, limit=10) as batch:
         assert batch is None or list(batch.due) == []
     for uid in ("1.1", "1.2", "1.3"):
         traced = await store.trace_of("0367", uid)
@@ -527,7 +576,7 @@ async def test_an_absorbed_call_leaves_its_keys_and_trace_to_the_survivor(world:
 async def test_events_of_an_absorbed_call_are_in_the_survivors_trace(world: World) -> None:
     store = await world.open()
     await store.append([event("1.1"), event("1.2")])
-    async with store.plan(now=NOW, limit=10) as batch:
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
         one, two = (given.id for given in batch.events)
         rows = [call_row(one, "channel:1.1"), call_row(two, "channel:1.2")]
@@ -1017,7 +1066,7 @@ async def test_the_trace_of_a_call_is_its_enterprises_own_and_oldest_first(world
     store = await world.open()
     for of in ("0367", "0400"):
         await store.append([event("1.1", enterprise=of, at=NOW + S), event("1.1", enterprise=of, at=NOW - 9 * S)])
-        async with store.plan(now=NOW, limit=10) as batch:
+        async with plan_one(store, now=NOW, limit=10) as batch:
             assert batch is not None
             first = batch.events[0].id
             await batch.commit(

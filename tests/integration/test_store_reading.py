@@ -18,6 +18,7 @@ from callgram.context import Chat, Enterprise, Secret
 from callgram.events import Event, Kind
 from callgram.reading import CallFilter
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress, Store
+from callgram.testing.alone import plan_one
 from callgram.testing.memory import MemoryStore
 from callgram.trace import Action, Op
 
@@ -80,7 +81,7 @@ async def planned(
     ]
     await store.append(news)
     while True:  # other enterprises may have something to plan, too
-        async with store.plan(now=at, limit=100) as batch:
+        async with plan_one(store, now=at, limit=100) as batch:
             assert batch is not None
             if batch.enterprise != enterprise:
                 continue
@@ -221,7 +222,7 @@ async def test_events_of_its_channels_that_failed_are_in_the_file_with_the_reaso
         enterprise="0367", kind=Kind.BRIDGE, unique_id="1.1", received_at=NOW + S, digest=b"bad", repeat_s=0, body=b"{}"
     )
     await store.append([bad])
-    async with store.plan(now=NOW, limit=9) as batch:
+    async with plan_one(store, now=NOW, limit=9) as batch:
         assert batch is not None
         number = batch.events[0].id
         await batch.commit(Planned(failed={number: "ValueError: no"}))
@@ -247,7 +248,7 @@ async def test_the_file_of_an_absorbed_call_is_that_of_its_survivor(store: Store
             )
         ]
     )
-    async with store.plan(now=NOW, limit=9) as batch:
+    async with plan_one(store, now=NOW, limit=9) as batch:
         assert batch is not None
         await batch.commit(Planned(absorbed={second: first}, done={event.id: first for event in batch.events}))
     file = await store.call_file("0367", second)

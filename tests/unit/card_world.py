@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -196,26 +196,25 @@ class Process(MemoryStore):
 
 
 class Batch:
-    """A planner's batch whose commit waits until the world says how it ends. ``told`` is called in the same moment."""
+    """A planner's batch that waits until the world says how its commit ends. ``told`` is called when it is written."""
 
-    def __init__(self, batch: Any, told: Callable[[], None], until: datetime) -> None:
-        self._batch, self._told, self._until = batch, told, until
+    def __init__(self, db: Any, batch: Any, told: Callable[[], None], until: datetime) -> None:
+        self._db, self._batch, self._told, self._until = db, batch, told, until
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batch, name)
-
-    async def commit(self, planned: Planned) -> list[Claim]:
-        how = await _yielded(Commit(self._until))
-        if how == "before":
+    async def write(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        self._how = await _yielded(Commit(self._until))
+        if self._how == "before":
             raise OvertakenError
-        claims: list[Claim] = await self._batch.commit(planned)
+        claims: list[Claim] = await self._batch.write(planned)
         self._told()
-        if how == "after":
-            raise StoreError
-        if how == "unheard":  # its process is frozen, or about to die; the lock is gone
-            self._batch._db.planning.discard(NUMBER)
-            await _yielded(Pause(self._until))
         return claims
+
+    async def commit(self) -> None:
+        if self._how == "after":
+            raise StoreError
+        if self._how == "unheard":  # its process is frozen, or about to die; the lock is gone
+            self._db.planning.discard(NUMBER)
+            await _yielded(Pause(self._until))
 
 
 class Node:
@@ -453,7 +452,8 @@ class World:
         await self.store.append([event])
         async with self.store.plan(now=self.now, limit=10) as batch:
             assert batch is not None
-            call = call or batch.events[0].id
+            (part,) = batch.parts
+            call = call or part.events[0].id
             parts = [self.calls[one].version for one in (call, absorbed) if one in self.calls]
             new = Told(1 + sum(parts), stage)
 
@@ -471,9 +471,10 @@ class World:
                 calls=[known],
                 absorbed={absorbed: call} if absorbed else {},
                 cards=[self._card(call, chat, new) for chat in CHATS],
-                done={event.id: call for event in batch.events},
+                done={event.id: call for event in part.events},
             )
-            await planner._commit(Batch(batch, told, self.now + CUT), planned)  # type: ignore[arg-type] # as good as one
+            held: Any = Batch(self.store._db, batch, told, self.now + CUT)
+            await planner._commit(held, {NUMBER: planned}, ())
             return call
 
     def _card(self, call: int, chat: int, told: Told) -> CardRow:

@@ -22,6 +22,7 @@ from callgram.store import CallRow, CardRow, ChatLimit, NewEvent, Planned
 from callgram.telegram.limits import Limits, LimitSettings
 from callgram.telegram.session import TelegramSession
 from callgram.telegram.settings import SessionSettings
+from callgram.testing.alone import plan_one
 from callgram.testing.memory import MemoryStore
 from callgram.trace import Action, Op
 from callgram_simulator.chats import Dialog
@@ -102,7 +103,7 @@ class Rig:
             enterprise=number, kind=Kind.START, unique_id=uid, received_at=now, digest=body, repeat_s=0.0, body=body
         )
         await self.store.append([event])
-        async with self.store.plan(now=now, limit=9) as batch:
+        async with plan_one(self.store, now=now, limit=9) as batch:
             assert batch is not None
             call = call or batch.events[0].id
             if draws != "":

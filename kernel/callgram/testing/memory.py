@@ -134,7 +134,7 @@ class MemoryStore(MemoryReading, MemoryNaming):
 
     @asynccontextmanager
     async def plan(
-        self, *, now: datetime, limit: int, ready: Callable[[], Awaitable[datetime]] | None = None
+        self, *, now: datetime, limit: int, width: int = 1, ready: Callable[[], Awaitable[datetime]] | None = None
     ) -> AsyncIterator[Batch | None]:
         db = self._db
         if ready is not None:
@@ -146,12 +146,13 @@ class MemoryStore(MemoryReading, MemoryNaming):
             yield None
             return
         self._turn += 1
-        enterprise = free[self._turn % len(free)]
-        db.planning.add(enterprise)
+        first = self._turn % len(free)
+        taken = (free[first:] + free[:first])[:width]
+        db.planning.update(taken)
         try:
-            yield MemoryBatch(db, enterprise, now, limit, self._clock)
+            yield MemoryBatch(db, taken, now, limit, self._clock)
         finally:
-            db.planning.discard(enterprise)
+            db.planning.difference_update(taken)
 
     # sender
 

@@ -1,8 +1,8 @@
-"""The planner's batch of the store in memory: reads while it is open, writes all at once in ``commit``."""
+"""The planner's batch of the store in memory: reads while it is open, writes all at once in ``write``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,7 +12,7 @@ from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown
 from callgram.errors import IngestError, StoreError
 from callgram.events import Event
-from callgram.store import CallRow, CardRow, Claim, Planned
+from callgram.store import CallRow, CardRow, Claim, Part, Planned
 from callgram.testing.memory_data import Database, StoredCall, StoredCard
 
 
@@ -20,9 +20,38 @@ class MemoryBatch:
     """See callgram.store.Batch."""
 
     def __init__(
+        self, db: Database, enterprises: Iterable[str], now: datetime, limit: int, clock: Callable[[], datetime]
+    ) -> None:
+        self.now, self._over = now, False
+        self._of: dict[str, _Share] = {}
+        for enterprise in enterprises:
+            self._of[enterprise] = share = _Share(db, enterprise, now, limit, clock)
+            limit -= len(share.part.events)
+        self.parts: Sequence[Part] = [share.part for share in self._of.values()]
+
+    async def find(self, keys: Mapping[str, Iterable[str]]) -> dict[str, list[tuple[Facts, frozenset[str]]]]:
+        return {enterprise: self._of[enterprise].find(wanted) for enterprise, wanted in keys.items()}
+
+    async def cards(self, call_ids: Mapping[str, Iterable[int]]) -> dict[str, list[Card]]:
+        return {enterprise: self._of[enterprise].cards(wanted) for enterprise, wanted in call_ids.items()}
+
+    async def write(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        if self._over:
+            raise StoreError("the batch was committed before; take another")
+        self._over = True
+        return [claim for enterprise, one in planned.items() for claim in self._of[enterprise].write(one)]
+
+    async def commit(self) -> None:
+        """Nothing can undo what is written."""
+
+
+class _Share:
+    """One enterprise's part."""
+
+    def __init__(
         self, db: Database, enterprise: str, now: datetime, limit: int, clock: Callable[[], datetime]
     ) -> None:
-        self.enterprise, self._db, self.now, self._clock, self._over = enterprise, db, now, clock, False
+        self.enterprise, self._db, self.now, self._clock = enterprise, db, now, clock
         self._unreadable: dict[int, str] = {}
         events: list[Event] = []
         for stored in list(db.pending.get(enterprise, {}).values())[:limit]:
@@ -30,11 +59,11 @@ class MemoryBatch:
                 events.append(stored.read())
             except IngestError as error:
                 self._unreadable[stored.id] = str(error)
-        self.events: Sequence[Event] = events
         timers = sorted((at, key) for key, at in db.timers.items() if key[0] == enterprise and at <= now)
-        self.due: Sequence[Facts] = [db.calls[key].row.facts for _, key in timers[:limit]]
+        due: Sequence[Facts] = [db.calls[key].row.facts for _, key in timers[:limit]]
+        self.part = Part(enterprise=enterprise, events=events, due=due)
 
-    async def find(self, keys: Iterable[str]) -> list[tuple[Facts, frozenset[str]]]:
+    def find(self, keys: Iterable[str]) -> list[tuple[Facts, frozenset[str]]]:
         found: dict[int, set[str]] = {}
         for key in keys:
             for number in self._db.keys.get((self.enterprise, key), ()):
@@ -46,7 +75,7 @@ class MemoryBatch:
             for number, found_by in sorted(found.items())
         ]
 
-    async def cards(self, call_ids: Iterable[int]) -> list[Card]:
+    def cards(self, call_ids: Iterable[int]) -> list[Card]:
         wanted = set(call_ids)
         return [
             msgspec.structs.replace(stored.card, shown=stored.card.shown + stored.gained)
@@ -54,10 +83,7 @@ class MemoryBatch:
             if enterprise == self.enterprise and number in wanted
         ]
 
-    async def commit(self, planned: Planned) -> list[Claim]:
-        if self._over:
-            raise StoreError("the batch was committed before; take another")
-        self._over = True
+    def write(self, planned: Planned) -> list[Claim]:
         db = self._db
         for loser, winner in planned.absorbed.items():
             self._absorb_call(loser, winner)

@@ -3,8 +3,8 @@
 -- all rows of the enterprise.
 
 -- name: take_pending
--- Lock the first enterprise behind ($1, $2) that has events to plan and that nobody plans, and read the oldest $3 of them.
--- locked is false for an enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of
+-- Lock the first $4 enterprises behind ($1, $2) that have events to plan and that nobody plans, and read the oldest events of
+-- each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of
 -- what is not done, so that neither old events nor a flood of one enterprise make it slow. The events are as old as the
 -- statement: another planner may have planned them before the lock was ours, which write_plan finds out.
 WITH RECURSIVE pending AS (
@@ -37,7 +37,7 @@ picked AS MATERIALIZED (
     ) AS q ON true
     WHERE q.enterprise IS NOT NULL
         OR (SELECT true FROM enterprise_queue AS k WHERE k.part = p.part AND k.enterprise = p.enterprise) IS NULL
-    LIMIT 1
+    LIMIT $4
 )
 SELECT p.part, p.enterprise, p.locked, w.*
 FROM picked AS p
@@ -48,6 +48,8 @@ LEFT JOIN LATERAL (
     ORDER BY e.id
     LIMIT $3
 ) AS w ON true
+ORDER BY p.part, p.enterprise, w.id
+LIMIT $3
 
 -- name: pick_due
 -- Lock an enterprise that has a call whose timer ran out by $1 and that nobody plans. As take_pending.
@@ -88,37 +90,49 @@ ORDER BY c.timer_at
 LIMIT $4
 
 -- name: find_calls
--- The calls that have one of the keys $3; weak keys of calls that ended before $4 do not count.
-SELECT c.id, k.key, c.facts
-FROM call_keys AS k
+-- The calls that have one of the keys $1, $2, $3 (parts, enterprises, keys); weak keys of calls that ended before $4 do not
+-- count.
+SELECT g.enterprise, c.id, g.key, c.facts
+FROM unnest($1::smallint[], $2::text[], $3::text[]) AS g (part, enterprise, key)
+CROSS JOIN LATERAL (
+    SELECT k.call_id, k.weak
+    FROM call_keys AS k
+    WHERE k.part = g.part AND k.enterprise = g.enterprise AND k.key = g.key
+    OFFSET 0
+) AS k
 CROSS JOIN LATERAL (
     SELECT c.id, c.facts, c.ended_at
     FROM calls AS c
-    WHERE c.part = $1 AND c.enterprise = $2 AND c.id = k.call_id
+    WHERE c.part = g.part AND c.enterprise = g.enterprise AND c.id = k.call_id
     OFFSET 0
 ) AS c
-WHERE k.part = $1 AND k.enterprise = $2 AND k.key = ANY($3::text[])
-    AND (NOT k.weak OR c.ended_at IS NULL OR c.ended_at >= $4)
+WHERE NOT k.weak OR c.ended_at IS NULL OR c.ended_at >= $4
 
 -- name: cards_of
--- The cards of calls.
-SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at,
-    m.shown || m.gained AS shown, m.claimed_stage, m.claimed_fence, m.claimed_at, m.attempts
-FROM telegram_messages AS m
-WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = ANY($3::bigint[])
+-- The cards of the calls $1, $2, $3 (parts, enterprises, calls).
+SELECT g.enterprise, m.*
+FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS g (part, enterprise, call_id)
+CROSS JOIN LATERAL (
+    SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at,
+        m.shown || m.gained AS shown, m.claimed_stage, m.claimed_fence, m.claimed_at, m.attempts
+    FROM telegram_messages AS m
+    WHERE m.part = g.part AND m.enterprise = g.enterprise AND m.call_id = g.call_id
+    OFFSET 0
+) AS m
 
 -- name: write_plan
--- Everything that one batch decided, but for absorbed calls: calls, keys, cards, skips, and which events are done.
+-- What one batch decided of an enterprise, but for absorbed calls: calls, keys, cards, and which events are done.
 -- A card's version only ever grows, so that a sender who has it in hand sees that it changed. A card that changes its
--- bot starts anew: message ids are each bot's own. A stage that is new to a suspended chat is decided against. Weak keys of calls that ended before $13 go as their names are used again.
--- A card with a fence ($46) is claimed at $45, where claim_cards would: its lease is held, its chat takes messages, nobody else
--- has it in hand. Answers how many events were marked, fewer than given where another planner was faster; and the claimed.
+-- bot starts anew: message ids are each bot's own. Weak keys of calls that ended before $13 go as their names are used again.
+-- A card with a fence ($32) is claimed at $31, where claim_cards would: its lease is held, its chat takes messages, nobody else
+-- has it in hand. Answers how many events were marked, fewer than given where another planner was faster; the claimed; and the
+-- cards whose stage is new to a chat that is suspended, with the reason (blocked).
 WITH put_calls AS (
     INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at, timer_at, direction, result, client,
         extensions)
     SELECT $1, $2, g.*
     FROM unnest($3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[],
-        $41::text[], $42::text[], $43::text[], $44::text[]) AS g
+        $27::text[], $28::text[], $29::text[], $30::text[]) AS g
     ON CONFLICT (part, enterprise, id) DO UPDATE
     SET facts = excluded.facts, unique_id = excluded.unique_id, started_at = excluded.started_at,
         ended_at = excluded.ended_at, timer_at = excluded.timer_at, direction = excluded.direction,
@@ -135,18 +149,19 @@ put_keys AS (
     ON CONFLICT DO NOTHING
 ),
 wanted AS MATERIALIZED (
-    SELECT g.call_id, g.chat_id, g.bot_id, g.stage, g.replaces, g.version, g.mode, g.urgency, g.due_at, h.fence
+    SELECT g.call_id, g.chat_id, g.bot_id, g.stage, g.replaces, g.version, g.mode, g.urgency, g.due_at, h.fence, t.suspended
     FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::bigint[], $20::text[],
-        $21::smallint[], $22::timestamptz[], $46::bigint[])
+        $21::smallint[], $22::timestamptz[], $32::bigint[])
         AS g (call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at, fence)
+    CROSS JOIN LATERAL (
+        SELECT count(*) > 0 AS closed, min(l.reason) FILTER (WHERE l.until IS NULL) AS suspended
+        FROM chat_limit AS l
+        WHERE l.bot_id = g.bot_id AND l.chat_id IN (0, g.chat_id) AND (l.until IS NULL OR l.until > $31)
+    ) AS t
     LEFT JOIN LATERAL (
         SELECT l.fence
         FROM bot_lease AS l
-        WHERE l.bot_id = g.bot_id AND l.fence = g.fence AND l.until > clock_timestamp() AND g.due_at <= $45
-            AND NOT EXISTS (
-                SELECT FROM chat_limit AS t
-                WHERE t.bot_id = g.bot_id AND t.chat_id IN (0, g.chat_id) AND (t.until IS NULL OR t.until > $45)
-            )
+        WHERE l.bot_id = g.bot_id AND l.fence = g.fence AND l.until > clock_timestamp() AND g.due_at <= $31 AND NOT t.closed
             AND (
                 SELECT m.claimed_fence
                 FROM telegram_messages AS m
@@ -161,7 +176,7 @@ put_cards AS (
         (part, enterprise, call_id, chat_id, bot_id, stage, replaces, version, mode, urgency, due_at, claimed_stage,
         claimed_fence, claimed_at)
     SELECT $1, $2, w.call_id, w.chat_id, w.bot_id, w.stage, w.replaces, w.version, w.mode, w.urgency, w.due_at,
-        CASE WHEN w.fence IS NOT NULL THEN w.stage END, w.fence, CASE WHEN w.fence IS NOT NULL THEN $45::timestamptz END
+        CASE WHEN w.fence IS NOT NULL THEN w.stage END, w.fence, CASE WHEN w.fence IS NOT NULL THEN $31::timestamptz END
     FROM wanted AS w
     ORDER BY w.call_id, w.chat_id
     ON CONFLICT (part, enterprise, call_id, chat_id) DO UPDATE
@@ -191,32 +206,6 @@ put_cards AS (
         ambiguous = m.ambiguous AND m.bot_id = excluded.bot_id
     RETURNING m.*
 ),
-put_skips AS (
-    INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
-        reason, took_s)
-    SELECT g.*
-    FROM unnest($27::smallint[], $28::text[], $29::timestamptz[], $30::bigint[], $31::text[], $32::bigint[], $33::bigint[],
-        $34::text[], $35::text[], $36::bigint[], $37::text[], $38::text[], $39::text[], $40::float8[]) AS g
-),
-put_blocked AS (
-    INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
-        reason, took_s)
-    SELECT $1, $2, now(), g.call_id,
-        (SELECT c.unique_id FROM unnest($3::bigint[], $5::text[]) AS c (id, unique_id) WHERE c.id = g.call_id LIMIT 1),
-        g.chat_id, g.bot_id, g.stage, 'skip', 0, '', 'skipped', 'blocked: ' || l.reason, 0
-    FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::text[]) AS g (call_id, chat_id, bot_id, stage)
-    CROSS JOIN LATERAL (
-        SELECT t.reason
-        FROM chat_limit AS t
-        WHERE t.bot_id = g.bot_id AND t.chat_id IN (0, g.chat_id) AND t.until IS NULL
-        LIMIT 1
-    ) AS l
-    WHERE (
-        SELECT m.stage
-        FROM telegram_messages AS m
-        WHERE m.part = $1 AND m.enterprise = $2 AND m.call_id = g.call_id AND m.chat_id = g.chat_id
-    ) IS DISTINCT FROM g.stage
-),
 marked AS (
     UPDATE call_events AS e
     SET done = true, call_id = g.call_id, failed = g.failed
@@ -230,11 +219,25 @@ SELECT (SELECT count(*) FROM marked) AS n_marked, h.*,
 FROM (SELECT) AS one
 LEFT JOIN (
     SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at, m.shown, m.claimed_stage,
-        m.claimed_fence, m.claimed_at, m.attempts
+        m.claimed_fence, m.claimed_at, m.attempts, w.suspended AS blocked
     FROM wanted AS w
     JOIN put_cards AS m ON m.call_id = w.call_id AND m.chat_id = w.chat_id
-    WHERE w.fence = m.claimed_fence AND m.claimed_at = $45
+    WHERE (w.fence = m.claimed_fence AND m.claimed_at = $31) OR (
+        w.suspended IS NOT NULL AND (
+            SELECT o.stage
+            FROM telegram_messages AS o
+            WHERE o.part = $1 AND o.enterprise = $2 AND o.call_id = w.call_id AND o.chat_id = w.chat_id
+        ) IS DISTINCT FROM w.stage
+    )
 ) AS h ON true
+
+-- name: put_skips
+-- Record what was decided against.
+INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome, reason,
+    took_s)
+SELECT *
+FROM unnest($1::smallint[], $2::text[], $3::timestamptz[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::text[],
+    $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::float8[])
 
 -- name: lock_cards
 -- Lock the cards of calls in the order in which everybody locks cards.

@@ -16,7 +16,7 @@ def unlimited(*_: Any, **__: Any) -> None:
 
 
 if BROKEN:
-    from callgram import cards, delivery, planner
+    from callgram import cards, deciding, delivery, store
 
     if BROKEN == "leaves outdated messages":
         cards.Card.outdated = lambda self: ()  # type: ignore[method-assign]
@@ -25,7 +25,11 @@ if BROKEN:
     elif BROKEN == "has no budget":
         delivery.Delivery._budget = unlimited  # type: ignore[method-assign]
     elif BROKEN == "forgets what it planned":
-        planner._Work.fill = nothing  # type: ignore[method-assign]
+
+        def only_done(self: Any, _: Any) -> store.Planned:
+            return store.Planned(done=self._planned.done)
+
+        deciding._Work.fill = only_done  # type: ignore[method-assign]
     elif BROKEN == "sends everything twice":
         send = delivery.api.send_message
 
@@ -47,18 +51,18 @@ if BROKEN:
 
         delivery.api.send_message = waver
     elif BROKEN == "plans without the fence":
-        from callgram_postgres import planning
+        from callgram_postgres import batch
 
         for name, fence in (("take_pending", "FOR UPDATE SKIP LOCKED"), ("write_plan", "NOT e.done AND")):
-            assert fence in planning.SQL[name]
-            planning.SQL[name] = planning.SQL[name].replace(fence, "")
-        commit = planning.PostgresBatch.commit
+            assert fence in batch.SQL[name]
+            batch.SQL[name] = batch.SQL[name].replace(fence, "")
+        write = batch.PostgresBatch.write
 
         async def slowly(*args: Any) -> Any:
             await asyncio.sleep(0.3)
-            return await commit(*args)
+            return await write(*args)
 
-        planning.PostgresBatch.commit = slowly  # type: ignore[method-assign]
+        batch.PostgresBatch.write = slowly  # type: ignore[method-assign]
     elif BROKEN == "takes nothing over":
         from callgram_postgres import sending
 

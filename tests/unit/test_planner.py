@@ -1,0 +1,155 @@
+"""The planner's batches: an event that cannot be planned harms no other, and what no store takes holds up nobody for long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from callgram import deciding
+from callgram.calls.book import Book
+from callgram.context import Chat, Enterprise, Secret
+from callgram.errors import StoreError
+from callgram.events import Event, Kind
+from callgram.loader import load
+from callgram.planner import WIDTH, Planner
+from callgram.settings import Settings, parse_plugins
+from callgram.store import Batch, NewEvent, Planned
+from callgram.testing.memory import MemoryStore
+from callgram.testing.memory_batch import MemoryBatch
+
+NOW = datetime(2025, 9, 14, 9, 5, tzinfo=UTC)
+PLUGINS = 'api = 1\n[[plugin]]\nname = "dial"\n'
+NUMBERS = ("0367", "0400")
+GOOD, BAD = "1757840723.6", "1757840724.8"
+
+
+class Offices:
+    """Two enterprises with a chat each. ``widths`` are those of the batches that were asked for."""
+
+    def __init__(self) -> None:
+        self.store: Any = MemoryStore(lambda: NOW)
+        self.widths: list[int] = []
+        self._plugins = load(Settings(plugins=parse_plugins(PLUGINS, "test"), plugins_path="test"), lambda outcome: None)
+
+    async def open(self) -> None:
+        for place, number in enumerate(NUMBERS, 1):
+            await self.store.put_enterprise(
+                Enterprise(number=number, token=Secret(f"t{place}"), bot_token=Secret(f"{place}:a"))
+            )
+            await self.store.add_subscriber(number, Chat(id=40 + place))
+        self._directory = await self.store.directory()
+
+    async def post(self, number: str, *unique_ids: str) -> None:
+        for uid in unique_ids:
+            about = {"Token": "t", "UniqueId": uid, "Phone": "375296254070", "Extensions": ["150"], "CallType": 1}
+            raw = msgspec.json.encode(about)
+            new = NewEvent(
+                enterprise=number,
+                kind=Kind.DIAL,
+                unique_id=uid,
+                received_at=NOW,
+                digest=raw,
+                repeat_s=0.0,
+                body=raw,
+            )
+            await self.store.append([new])
+
+    def planner(self) -> Planner:
+        return Planner(self, self._plugins, lambda: self._directory, lambda: NOW, woken=lambda cards: None)  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def plan(self, *, width: int, **more: Any) -> AsyncIterator[Batch | None]:
+        self.widths.append(width)
+        async with self.store.plan(width=width, **more) as batch:
+            yield batch
+
+    def became(self, number: str) -> dict[str, str]:
+        """``{UniqueId: what became of it}`` of the events of an enterprise."""
+        events = [one for one in self.store._db.events.values() if one.event.enterprise == number]
+        return {one.event.unique_id: one.failed or ("planned" if one.done else "waits") for one in events}
+
+
+def opened() -> Offices:
+    made = Offices()
+    asyncio.run(made.open())
+    return made
+
+
+def breaks(fold: Any) -> Any:
+    def broken(self: Book, event: Event) -> Any:
+        if event.unique_id == BAD:
+            raise ValueError("no such thing")
+        return fold(self, event)
+
+    return broken
+
+
+def test_an_event_that_cannot_be_folded_is_parked_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Book, "apply", breaks(Book.apply))
+    made = opened()
+
+    async def play() -> None:
+        await made.post("0367", GOOD, BAD, "1757840725.9")
+        await made.post("0400", "1757840726.1")
+        planner = made.planner()
+        assert await planner.step()
+        assert made.became("0367") == {GOOD: "planned", BAD: "waits", "1757840725.9": "waits"}  # the first alone
+        assert made.became("0400") == {"1757840726.1": "planned"}
+        while await planner.step():
+            pass
+
+    asyncio.run(play())
+    assert made.became("0367") == {GOOD: "planned", BAD: "ValueError: no such thing", "1757840725.9": "planned"}
+
+
+def test_an_event_whose_rows_cannot_be_made_is_parked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = deciding._Work.fill
+
+    def broken(self: Any, cards: Any) -> Planned:
+        if any(call.unique_id == BAD for _, call in self.changed()):
+            raise ValueError("no such row")
+        return fill(self, cards)
+
+    monkeypatch.setattr(deciding._Work, "fill", broken)
+    made = opened()
+
+    async def play() -> None:
+        await made.post("0367", GOOD, BAD)
+        await made.post("0400", "1757840726.1")
+        planner = made.planner()
+        while await planner.step():
+            pass
+
+    asyncio.run(play())
+    assert made.became("0367") == {GOOD: "planned", BAD: "ValueError: no such row"}
+    assert made.became("0400") == {"1757840726.1": "planned"}
+
+
+def test_what_no_store_takes_holds_up_nobody_else() -> None:
+    made = opened()
+    write = MemoryBatch.write
+
+    async def refused(self: MemoryBatch, planned: Mapping[str, Planned]) -> Any:
+        if "0367" in planned:
+            raise StoreError("a row that cannot be stored")
+        return await write(self, planned)
+
+    async def play() -> None:
+        await made.post("0367", BAD)
+        await made.post("0400", GOOD)
+        planner = made.planner()
+        for _ in range(4):
+            with suppress(StoreError):
+                await planner.step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryBatch, "write", refused)
+        asyncio.run(play())
+    assert made.widths[:2] == [WIDTH, 1]
+    assert (made.became("0367"), made.became("0400")) == ({BAD: "waits"}, {GOOD: "planned"})
