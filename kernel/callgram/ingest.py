@@ -28,6 +28,7 @@ MAX_BODY = 64 * 1024  # bytes
 REPEAT_S = 5.0  # a channel that re-enters a bridge repeats its body; later than this it is a new event
 KEYED_REPEAT_S = 86_400.0  # the same with an idempotency header (webhook-id, Standard Webhooks)
 MAX_BATCH = 512
+MAX_REPEATS = 10_000  # repetitions that wait to be counted; a host that posts a whole day again is not counted to the last
 SAY_EVERY_S = 10.0
 
 
@@ -49,6 +50,8 @@ class Ingest:
         self._storing, self._stored = storing, stored
         self._waiting: list[tuple[NewEvent, asyncio.Future[bool]]] = []
         self._gathered = asyncio.Event()
+        self._repeats: list[NewEvent] = []
+        self._repeated = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._n_refused = 0
         self._said_at = -SAY_EVERY_S
@@ -94,6 +97,23 @@ class Ingest:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 await self._write(batch)
 
+    async def count_repeats(self) -> None:
+        """Have repetitions counted at the events that they repeat, until cancelled. Beside the writing, which never waits for it;
+        what is not counted when the process ends never is."""
+        while True:
+            await self._repeated.wait()
+            self._repeated.clear()
+            repeats, self._repeats = self._repeats, []
+            try:
+                await self._store.count_repeats(repeats)
+            except StoreError as error:
+                logger.warning("{} repetitions are not counted: {}", len(repeats), error)
+
+    def _note_repeat(self, event: NewEvent) -> None:
+        if len(self._repeats) < MAX_REPEATS:
+            self._repeats.append(event)
+            self._repeated.set()
+
     async def _write(self, batch: list[tuple[NewEvent, asyncio.Future[bool]]]) -> None:
         self._storing()
         try:
@@ -110,6 +130,7 @@ class Ingest:
                 EVENTS_STORED.labels(event.kind).inc()
             else:
                 EVENTS_REPEATED.inc()
+                self._note_repeat(event)
             if not answer.done():  # the sender may have hung up after 3 s
                 answer.set_result(is_new)
         self._stored()

@@ -24,7 +24,8 @@ class CallFile(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is kept about one call.
 
     ``records`` are its events and actions, oldest first, also those of its channels that could not be planned:
-    ``failed`` is ``{event id: what went wrong}``. ``channels`` are the ids that the call is found by (UniqueIds and
+    ``failed`` is ``{event id: what went wrong}``, ``repeats`` is ``{event id: how often it was posted again}`` of those that
+    were; the repetitions themselves are not kept. ``channels`` are the ids that the call is found by (UniqueIds and
     Linkedids). ``absorbed`` are the ids of calls that turned out to be parts of it. ``cut``: there are more records than
     were asked for.
     """
@@ -34,6 +35,7 @@ class CallFile(msgspec.Struct, frozen=True, kw_only=True):
     cards: tuple[Card, ...]
     channels: tuple[str, ...]
     failed: dict[int, str] = {}
+    repeats: dict[int, int] = {}
     absorbed: tuple[int, ...] = ()
     cut: bool = False
 

@@ -387,6 +387,7 @@ async def _serving(service: Service) -> AsyncIterator[None]:
         )
         await ingest.senders.recall()
         service.run_part("senders", ingest.senders.remember())
+        service.run_part("repeats", ingest.count_repeats())
         writing = service.run_part("ingest", ingest.run())
     routes: list[Any] = []
     answers = await service.plugins.dispatcher.every(

@@ -228,6 +228,14 @@ class Store(Reading, Naming, Rings, Protocol):
         """
         ...
 
+    async def count_repeats(self, events: Sequence[NewEvent]) -> None:
+        """Count ``events``, which ``append`` answered False for, at the stored events that they repeat.
+
+        For readers only (:class:`callgram.reading.CallFile`). A crash between the answer and this loses the count, never an
+        event; what repeats an event that is gone is not counted.
+        """
+        ...
+
     # planner
 
     def plan(

@@ -10,7 +10,7 @@ import msgspec
 from callgram import Call, CallFile, Event, Kind, tracelines
 from callgram_details.rows import Row
 from callgram_details.secrets_gone import masked_body, masked_raw
-from callgram_details.story import Badge, Fact, device_of, names_of, short, split, whose
+from callgram_details.story import Badge, Fact, counts_of, device_of, names_of, short, split, whose
 from callgram_details.wording import Wording
 
 _MERMAID = re.compile(r"[^\w +.,:()/@\-→↔•]")
@@ -18,7 +18,8 @@ TEXT_LIMIT = 4096
 
 
 class EventOut(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. ``body`` is what was posted, its Token starred; ``body_text`` where that is no JSON object."""
+    """One event. ``body`` is what was posted, its Token starred; ``body_text`` where that is no JSON object. ``repeats`` is how
+    often it was posted again."""
 
     id: int
     at: str
@@ -28,6 +29,7 @@ class EventOut(msgspec.Struct, frozen=True, kw_only=True):
     body: dict[str, Any] | None = None
     body_text: str = ""
     error: str = ""
+    repeats: int = 0
 
 
 class ActionOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,7 @@ class CallOut(msgspec.Struct, frozen=True, kw_only=True):
     recording: str
     badges: list[str]
     facts: dict[str, str]
+    counts: dict[str, int]
     gaps: list[str]
     events: list[EventOut]
     actions: list[ActionOut]
@@ -112,6 +115,7 @@ def call_out(
         recording=call.recording_link,
         badges=[badge.kind for badge in badges],
         facts={fact.label: fact.value for fact in facts},
+        counts=counts_of(file),
         gaps=gaps,
         events=[_event_out(event, by_key[f"e{event.id}"], words, file) for event in events],
         actions=[
@@ -146,6 +150,7 @@ def _event_out(event: Event, row: Row, words: Wording, file: CallFile) -> EventO
         body=body,
         body_text=body_text,
         error=file.failed.get(event.id, ""),
+        repeats=row.repeats,
     )
 
 
@@ -178,7 +183,7 @@ def mermaid_of(file: CallFile, call: Call, rows: list[Row], chat_names: dict[int
     for place, chat in enumerate(chats):
         out.append(f"    participant t{place} as {_clean(chat_names.get(chat) or str(chat))}")
     for row in rows:
-        text = _clean(f"{row.clock} {row.text}")
+        text = _clean(f"{row.clock} {row.text}{f' (+{row.repeats})' if row.repeats else ''}")
         if row.is_event:
             out.append(f"    c{channels.index(row.lane)}->>callgram: {text}")
         elif not row.chat_id:

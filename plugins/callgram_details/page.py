@@ -103,7 +103,7 @@ def call_page(view: View, file: CallFile, unique_id: str, others: Sequence[Liste
         else "",
         "badges": badges_of(file, call, words, told["gaps"]),
         "facts": facts_of(file, call, words, _title(told["enterprise"], call.enterprise)),
-        "counts": counts_of(file, words),
+        "counts": [(words[f"n_{sort}"], number) for sort, number in counts_of(file).items()],
         "others": [(other, _other_url(view, other)) for other in _briefs(others, call.id, view)],
         "cut": file.cut,
     }
@@ -180,7 +180,7 @@ def _drawn(template: str, view: View, file: CallFile, told: dict[str, Any]) -> s
 
 def brief_row(row: Row, chat_names: dict[int, str]) -> str:
     """What a row of a long page says: cut by bytes, for there the page is counted in them. All of it is in its record."""
-    text = f"{chat_names.get(row.chat_id) or row.chat_id} ← {row.text}" if row.chat_id else row.text
+    text = f"{chat_names.get(row.chat_id) or row.chat_id} ← {row.text}" if row.chat_id else f"{row.times} {row.text}".strip()
     if len(text.encode("utf-8", "replace")) <= BRIEF_BYTES:
         return text
     return text.encode("utf-8", "replace")[: BRIEF_BYTES - 3].decode("utf-8", "ignore") + "…"

@@ -231,8 +231,8 @@ def _out(view: page.View, file: CallFile) -> CallOut:
 # Live
 
 
-def _mark(file: CallFile) -> tuple[int, int]:
-    return file.facts.version, len(file.records)
+def _mark(file: CallFile) -> tuple[int, int, int]:
+    return file.facts.version, len(file.records), sum(file.repeats.values())
 
 
 def _is_over(file: CallFile) -> bool:

@@ -34,7 +34,8 @@ class Row(msgspec.Struct, kw_only=True):
     """One record. ``key`` is ``e12`` or ``a15``, by its id in the store; ``mark`` is its shape on the timeline.
 
     ``lane`` is a channel's unique_id of an event (``""`` for one of no channel), the chat id of an action. ``cause`` is
-    the key of the event that an action answers. ``body`` is JSON text, ``changes`` what the event changed of the call.
+    the key of the event that an action answers. ``body`` is JSON text, ``changes`` what the event changed of the call,
+    ``repeats`` how often it was posted again.
     """
 
     key: str
@@ -54,9 +55,15 @@ class Row(msgspec.Struct, kw_only=True):
     cause_after: str = ""
     body: str = ""
     changes: tuple[Change, ...] = ()
+    repeats: int = 0
     answer: tuple[tuple[str, str], ...] = ()
     diff: tuple[tuple[str, str], ...] = ()
     failed: bool = False
+
+    @property
+    def times(self) -> str:
+        """``×3`` where it was posted three times."""
+        return f"×{self.repeats + 1}" if self.repeats else ""
 
     @property
     def tone(self) -> str:
@@ -126,6 +133,7 @@ class _Builder:
             text=text,
             body=pretty(event.raw),
             changes=tuple(self._changes(before, after)) if after else (),
+            repeats=self._file.repeats.get(event.id, 0),
             failed=bool(error),
             **self._clocks(event.received_at),
         )

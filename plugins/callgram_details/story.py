@@ -93,22 +93,20 @@ def facts_of(file: CallFile, call: Call, words: Wording, enterprise: str) -> lis
     return [Fact(label, value) for label, value in found if value]
 
 
-def counts_of(file: CallFile, words: Wording) -> list[Fact]:
+def counts_of(file: CallFile) -> dict[str, int]:
+    """How many records of each sort. ``repeated`` were posted again: recognised and not stored, or too late for that."""
     events, actions = split(file)
-    repeated = len(events) - len({(event.kind, event.raw) for event in events})
+    stored_again = len(events) - len({(event.kind, event.raw) for event in events})
     done = Counter(action.op for action in actions if action.executed)
-    failed = sum(is_failure(action) for action in actions)
-    skipped = sum(action.op is Op.SKIP for action in actions)
-    values = [
-        ("n_events", len(events)),
-        ("n_repeated", repeated),
-        ("n_send", done[Op.SEND]),
-        ("n_edit", done[Op.EDIT]),
-        ("n_delete", done[Op.DELETE]),
-        ("n_skip", skipped),
-        ("n_fail", failed),
-    ]
-    return [Fact(words[key], str(value)) for key, value in values]
+    return {
+        "events": len(events),
+        "repeated": stored_again + sum(file.repeats.values()),
+        "send": done[Op.SEND],
+        "edit": done[Op.EDIT],
+        "delete": done[Op.DELETE],
+        "skip": sum(action.op is Op.SKIP for action in actions),
+        "fail": sum(is_failure(action) for action in actions),
+    }
 
 
 def is_failure(action: Action) -> bool:

@@ -263,7 +263,8 @@ class _Drawing:
         y = self._y[row.key]
         if row.is_event:
             x = self._x_of_lane(self._lane_of(row.lane))
-            return Mark(row, _glyph(row), x, y, x - 11, "end", SHORT.get(row.what, row.what))
+            label = f"{SHORT.get(row.what, row.what)} {row.times}".strip()
+            return Mark(row, _glyph(row), x, y, x - 11, "end", label)
         if not row.chat_id:  # a decision about the call as a whole
             x = self._axis + AXIS // 2
             return Mark(row, _glyph(row), x, y, x + 11, "start", row.what)

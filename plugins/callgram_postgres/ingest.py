@@ -43,6 +43,13 @@ class Ingest(House):
         stored = iter(await self._insert(columns(rows, 8), [event.received_at for event in events]))
         return [is_new and next(stored) for is_new in new]
 
+    async def count_repeats(self, events: Sequence[NewEvent]) -> None:
+        async with self._pools.take("ingest") as connection:
+            with translated():
+                for event in events:
+                    place = (part_of(event.enterprise), event.enterprise, event.digest)
+                    await connection.execute(SQL["count_repeat"], *place, event.received_at, event.repeat_s)
+
     async def _insert(self, given: list[list[object]], moments: list[datetime]) -> list[bool]:
         await self.make_days(moments)
         for last_try in (False, True):

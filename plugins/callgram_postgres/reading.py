@@ -49,6 +49,7 @@ class Reading(House):
             cards=tuple(read_card(enterprise, row) for row in cards),
             channels=channels,
             failed={row["id"]: row["failed"] for row in rows if row["failed"]},
+            repeats={row["id"]: row["repeats"] for row in rows if row["repeats"]},
             absorbed=absorbed,
             cut=len(rows) > limit,
         )

@@ -233,6 +233,37 @@ async def test_events_of_its_channels_that_failed_are_in_the_file_with_the_reaso
 
 
 @reads
+async def test_what_was_posted_again_is_counted_at_its_event(store: Store) -> None:
+    """The newest within the window of the repetition, of its enterprise; what repeats nothing that is kept is not counted."""
+
+    def posted(at: datetime, *, digest: bytes = b"same", enterprise: str = "0367", repeat_s: float = 5.0) -> NewEvent:
+        return NewEvent(
+            enterprise=enterprise,
+            kind=Kind.HANGUP,
+            unique_id="9.9",
+            received_at=at,
+            digest=digest,
+            repeat_s=repeat_s,
+            body=b'{"UniqueId": "9.9"}',
+        )
+
+    call = await planned(store, "9.9", at=NOW - 60 * S)
+    await store.append([posted(NOW), posted(NOW + 8 * S), posted(NOW, digest=b"other")])
+    await store.append([posted(NOW, enterprise="0400")])
+    again = [posted(NOW + S), posted(NOW + 2 * S), posted(NOW + 9 * S), posted(NOW + 4 * S)]
+    assert await store.append(again) == [False] * 4
+    await store.count_repeats([])
+    await store.count_repeats([*again[:2], posted(NOW, digest=b"unknown"), posted(NOW + 13 * S)])
+    await store.count_repeats(again[2:3])
+    await store.count_repeats(again[3:])
+    file = await store.call_file("0367", call)
+    assert file is not None
+    events = [record.item.id for record in file.records if isinstance(record.item, Event)]
+    assert file.repeats == {events[1]: 2, events[3]: 2}
+    assert len(events) == 4
+
+
+@reads
 async def test_the_file_of_an_absorbed_call_is_that_of_its_survivor(store: Store) -> None:
     first, second = await planned(store, "1.1"), await planned(store, "1.2", at=NOW + 2 * S)
     await store.append(

@@ -130,6 +130,15 @@ class MemoryStore(MemoryReading, MemoryNaming):
         db.trace.append(stored)
         return True
 
+    async def count_repeats(self, events: Sequence[NewEvent]) -> None:
+        for event in events:
+            for stored in reversed(self._db.events.values()):
+                known = stored.event
+                apart_s = abs((event.received_at - known.received_at).total_seconds())
+                if (known.enterprise, known.digest) == (event.enterprise, event.digest) and apart_s < event.repeat_s:
+                    stored.repeats += 1
+                    break
+
     # planner
 
     @asynccontextmanager

@@ -17,13 +17,14 @@ CardKey = tuple[str, int, int]  # enterprise, call, chat
 
 
 class StoredEvent(msgspec.Struct):
-    """A stored event, and what planning made of it."""
+    """A stored event, what planning made of it, and how often it was posted again."""
 
     event: NewEvent
     id: int
     done: bool = False
     call_id: int | None = None
     failed: str | None = None
+    repeats: int = 0
 
     def read(self) -> Event:
         given = self.event

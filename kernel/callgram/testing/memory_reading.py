@@ -40,7 +40,7 @@ class MemoryReading:
         )
         names = sorted(name for (of, name), calls in db.keys.items() if of == enterprise and call_id in calls)
         channels = tuple(name.removeprefix("channel:") for name in names if name.startswith("channel:"))
-        records, failed = self._records(enterprise, {call_id, *absorbed}, frozenset(channels))
+        records, failed, repeats = self._records(enterprise, {call_id, *absorbed}, frozenset(channels))
         cards = (card for key, card in db.cards.items() if key[:2] == (enterprise, call_id))
         return CallFile(
             facts=stored.row.facts,
@@ -48,15 +48,17 @@ class MemoryReading:
             cards=tuple(msgspec.structs.replace(card.card, shown=card.card.shown + card.gained) for card in cards),
             channels=channels,
             failed=failed,
+            repeats=repeats,
             absorbed=absorbed,
             cut=len(records) > limit,
         )
 
     def _records(
         self, enterprise: str, calls: set[int], channels: frozenset[str]
-    ) -> tuple[list[Record], dict[int, str]]:
+    ) -> tuple[list[Record], dict[int, str], dict[int, int]]:
         found: list[tuple[datetime, int, Record]] = []
         failed: dict[int, str] = {}
+        repeats: dict[int, int] = {}
         for place, item in enumerate(self._db.trace, 1):
             if isinstance(item, Action):
                 if item.enterprise == enterprise and item.call_id in calls:
@@ -67,7 +69,9 @@ class MemoryReading:
                     found.append((item.event.received_at, item.id, read_stored(place, item)))
                     if item.failed:
                         failed[item.id] = item.failed
-        return [record for _, _, record in sorted(found, key=lambda one: one[:2])], failed
+                    if item.repeats:
+                        repeats[item.id] = item.repeats
+        return [record for _, _, record in sorted(found, key=lambda one: one[:2])], failed, repeats
 
     async def list_calls(self, wanted: CallFilter, *, after: str = "", limit: int = 50) -> CallPage:
         before = read_page_key(after) if after else None

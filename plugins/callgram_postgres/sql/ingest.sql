@@ -23,3 +23,24 @@ stored AS (
     SELECT part, enterprise, kind, unique_id, received_at, digest, body FROM fresh ORDER BY place
 )
 SELECT place FROM fresh
+
+-- name: count_repeat
+-- Count a repetition at the newest event of ($1, $2) with the digest $3 that is less than $5 seconds from $4. One row a
+-- statement: it may wait for a planner, but holds nothing that the planner waits for. Not worth a flush of the log.
+WITH repeated AS MATERIALIZED (
+    SELECT e.id, e.received_at
+    FROM call_events AS e
+    WHERE e.part = $1 AND e.enterprise = $2 AND e.digest = $3
+        AND e.received_at > $4::timestamptz - make_interval(secs => $5::float8)
+        AND e.received_at < $4::timestamptz + make_interval(secs => $5::float8)
+    ORDER BY e.received_at DESC
+    LIMIT 1
+),
+counted AS (
+    UPDATE call_events AS e
+    SET repeats = e.repeats + 1
+    FROM repeated AS r
+    WHERE e.part = $1 AND e.id = r.id AND e.received_at = r.received_at
+    RETURNING 1
+)
+SELECT set_config('synchronous_commit', 'off', true) FROM counted

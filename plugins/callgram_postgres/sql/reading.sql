@@ -41,27 +41,27 @@ WHERE c.part = $1 AND c.enterprise = $2 AND c.id = $3
 -- yet, or failed.
 SELECT e.xid::text AS xid, e.id, e.enterprise, e.received_at AS at, e.kind AS op, e.body, NULL::bigint AS call_id, e.unique_id,
     NULL::bigint AS chat_id, NULL::bigint AS bot_id, NULL::text AS stage, NULL::bigint AS message_id, NULL::text AS text,
-    NULL::text AS outcome, NULL::text AS reason, NULL::double precision AS took_s, NULL::text AS plugin, NULL::double precision AS retry_after_s, e.failed
+    NULL::text AS outcome, NULL::text AS reason, NULL::double precision AS took_s, NULL::text AS plugin, NULL::double precision AS retry_after_s, e.failed, e.repeats
 FROM (SELECT * FROM call_events AS e WHERE e.call_id = ANY($3::bigint[]) AND e.received_at >= $5 OFFSET 0) AS e
 WHERE e.part = $1 AND e.enterprise = $2
 UNION ALL
 SELECT e.xid::text, e.id, e.enterprise, e.received_at, e.kind, e.body, NULL, e.unique_id, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, e.repeats
 FROM call_events AS e
 WHERE e.part = $1 AND e.enterprise = $2 AND e.unique_id = ANY($4::text[]) AND NOT e.done AND e.received_at >= $5
 UNION ALL
 SELECT e.xid::text, e.id, e.enterprise, e.received_at, e.kind, e.body, NULL, e.unique_id, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL, NULL, e.failed
+    NULL, NULL, NULL, NULL, e.failed, e.repeats
 FROM call_events AS e
 WHERE e.part = $1 AND e.enterprise = $2 AND e.unique_id = ANY($4::text[]) AND e.failed IS NOT NULL AND e.received_at >= $5
 UNION ALL
 SELECT a.xid::text, a.id, a.enterprise, a.at, a.op, NULL, a.call_id, a.unique_id, a.chat_id, a.bot_id, a.stage, a.message_id,
-    a.text, a.outcome, a.reason, a.took_s, a.plugin, a.retry_after_s, NULL
+    a.text, a.outcome, a.reason, a.took_s, a.plugin, a.retry_after_s, NULL, 0
 FROM (SELECT * FROM telegram_actions AS a WHERE a.call_id = ANY($3::bigint[]) AND a.at >= $5 OFFSET 0) AS a
 WHERE a.part = $1 AND a.enterprise = $2
 UNION ALL
 SELECT d.xid::text, d.id, d.enterprise, d.at, d.op, NULL, d.call_id, d.unique_id, d.chat_id, d.bot_id, d.stage, d.message_id,
-    d.text, d.outcome, d.reason, d.took_s, d.plugin, d.retry_after_s, NULL
+    d.text, d.outcome, d.reason, d.took_s, d.plugin, d.retry_after_s, NULL, 0
 FROM (SELECT * FROM decisions AS d WHERE d.call_id = ANY($3::bigint[]) AND d.at >= $5 OFFSET 0) AS d
 WHERE d.part = $1 AND d.enterprise = $2
 ORDER BY at, id
