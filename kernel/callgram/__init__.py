@@ -6,7 +6,7 @@ a server or a client: ``import callgram`` is cheap.
 
 from callgram import fetching, lines, tracelines
 from callgram.audio import Audio
-from callgram.calls.history import retold
+from callgram.calls.history import retold, told_around
 from callgram.calls.story import Call, Cause, Direction, Result, Side, tell
 from callgram.cards import Message, Plan, Stage
 from callgram.commands import with_store
@@ -70,6 +70,7 @@ __all__ = [
     "phone",
     "retold",
     "tell",
+    "told_around",
     "tracelines",
     "visible",
     "with_store",

@@ -10,11 +10,35 @@ from callgram import Action, Call, Event, Kind, Op, Stage
 
 
 def causes_of(events: Sequence[Event], history: dict[int, Call], actions: Sequence[Action]) -> dict[int, Event]:
-    """``{action id: the event that it answers}``: the last event before it that changed what a reader sees.
+    """``{action id: the event that it answers}``. Both sequences are oldest first.
 
-    A send or edit of a stage answers an event after which the call was at that stage; deletes and skips are answers to
-    whatever changed last. Without ``history`` the kind of an event stands for the stage.
+    A send answers the event that brought the call to its stage the last time before, an edit the last after which the call
+    was at its stage; deletes and skips answer the last that changed what a reader sees. Without ``history`` the kind of an
+    event stands for the stage.
     """
+    changing = _changing(events, history)
+    began: dict[Stage | None, Event] = {}
+    latest: dict[Stage | None, Event] = {}
+    found: dict[int, Event] = {}
+    place = 0
+    for action in actions:
+        while place < len(changing) and changing[place][0].received_at <= action.at:
+            event, stage = changing[place]
+            if place == 0 or changing[place - 1][1] is not stage:
+                began[stage] = event
+            latest[stage] = event
+            place += 1
+        if action.op is Op.SEND and action.stage in began:
+            found[action.id] = began[action.stage]
+        elif action.op is Op.EDIT and action.stage in latest:
+            found[action.id] = latest[action.stage]
+        elif place:
+            found[action.id] = changing[place - 1][0]
+    return found
+
+
+def _changing(events: Sequence[Event], history: dict[int, Call]) -> list[tuple[Event, Stage | None]]:
+    """The events that changed what a reader sees, each with the stage that the call was at then."""
     changing: list[tuple[Event, Stage | None]] = []
     last: Call | None = None
     for event in events:
@@ -26,23 +50,7 @@ def causes_of(events: Sequence[Event], history: dict[int, Call], actions: Sequen
         elif last is None or msgspec.structs.replace(now, version=last.version) != last:
             changing.append((event, stage_of(now)))
         last = now
-    found: dict[int, Event] = {}
-    for action in actions:
-        before = [(event, stage) for event, stage in changing if event.received_at <= action.at]
-        fitting = [event for event, stage in before if stage is action.stage]
-        if action.op in {Op.SEND, Op.EDIT} and fitting:
-            found[action.id] = _first_of_run(before, action.stage) if action.op is Op.SEND else fitting[-1]
-        elif before:
-            found[action.id] = before[-1][0]
-    return found
-
-
-def _first_of_run(before: Sequence[tuple[Event, Stage | None]], stage: Stage) -> Event:
-    """The event that brought the call to ``stage`` the last time before: what the first send of the stage answers."""
-    at = max(place for place, (_, reached) in enumerate(before) if reached is stage)
-    while at > 0 and before[at - 1][1] is stage:
-        at -= 1
-    return before[at][0]
+    return changing
 
 
 _STAGE_OF_KIND = {

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from callgram import Call, CallFile, Event, Kind, tracelines
-from callgram_details.rows import Row
+from callgram_details.rows import Change, Row
 from callgram_details.secrets_gone import masked_body, masked_raw
 from callgram_details.story import Badge, Fact, counts_of, device_of, names_of, short, split, whose
 from callgram_details.wording import Wording
@@ -19,7 +19,7 @@ TEXT_LIMIT = 4096
 
 class EventOut(msgspec.Struct, frozen=True, kw_only=True):
     """One event. ``body`` is what was posted, its Token starred; ``body_text`` where that is no JSON object. ``repeats`` is how
-    often it was posted again."""
+    often it was posted again, ``changes`` what it changed of the call; not told of calls of more than 120 records."""
 
     id: int
     at: str
@@ -30,6 +30,7 @@ class EventOut(msgspec.Struct, frozen=True, kw_only=True):
     body_text: str = ""
     error: str = ""
     repeats: int = 0
+    changes: tuple[Change, ...] = ()
 
 
 class ActionOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +152,7 @@ def _event_out(event: Event, row: Row, words: Wording, file: CallFile) -> EventO
         body_text=body_text,
         error=file.failed.get(event.id, ""),
         repeats=row.repeats,
+        changes=row.changes,
     )
 
 

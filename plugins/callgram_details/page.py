@@ -19,7 +19,7 @@ from callgram import CallFile, Directory, Enterprise, Listed, Locale, tell, visi
 from callgram_details.access import Reader
 from callgram_details.briefs import Brief, brief_of
 from callgram_details.chats import chats_of
-from callgram_details.rows import Row, rows_of
+from callgram_details.rows import WHOLE, Row, rows_of
 from callgram_details.secrets_gone import NumberMask, numbers_in, without_secrets
 from callgram_details.story import (
     badges_of,
@@ -37,7 +37,7 @@ from callgram_details.wording import Wording
 
 ASSETS = {"details.css": "text/css", "details.js": "text/javascript", "icon.svg": "image/svg+xml"}
 ROWS = 2_000  # of one page; a longer call goes on on the next
-WHOLE_ROWS, WHOLE_BYTES = 120, 140_000  # a page up to both carries everything; of a longer one the rest is asked for
+WHOLE_BYTES = 140_000  # a page of at most this and WHOLE rows carries everything; of a longer one the rest is asked for
 GAPS, BRIEF_BYTES = 30, 56
 _RECORDING = re.compile(r"https?://[^?#]+?(/recording/[\w.\-]+)")
 
@@ -118,7 +118,7 @@ def call_page(view: View, file: CallFile, unique_id: str, others: Sequence[Liste
         line = timeline_of(file, call, shown, chats, names=chat_names, words=words, dense=thin)
         return _drawn("call.html", view, file, {**told, "timeline": line, "thin": thin})
 
-    html = drawn(thin=False) if len(rows) <= WHOLE_ROWS else ""
+    html = drawn(thin=False) if len(rows) <= WHOLE else ""
     return html if html and len(html.encode("utf-8", "replace")) <= WHOLE_BYTES else drawn(thin=True)
 
 
@@ -129,17 +129,17 @@ def rest_page(view: View, file: CallFile, unique_id: str) -> str:
 
 def record_page(view: View, file: CallFile, unique_id: str, key: str) -> str:
     """One row in full; ``""``: there is none with that key."""
-    told = _told(view, file, unique_id)
+    told = _told(view, file, unique_id, asked=key)
     row = next((row for row in told["rows"] if row.key == key), None)
     return _drawn("record.html", view, file, {**told, "row": row, "home": told["links"]["self"]}) if row else ""
 
 
-def _told(view: View, file: CallFile, unique_id: str) -> dict[str, Any]:
-    """What all pages of a call say."""
+def _told(view: View, file: CallFile, unique_id: str, *, asked: str = "") -> dict[str, Any]:
+    """What all pages of a call say. ``asked``: the key of the row that has to be whole."""
     words = view.words
     call = tell(file.facts, view.locale.plan)
     chat_names = {chat.id: chat.name for chat in view.directory.chats_of(call.enterprise)}
-    rows: list[Row] = rows_of(file, call, words, view.locale.plan)
+    rows: list[Row] = rows_of(file, call, words, view.locale.plan, asked=asked)
     names = names_of(file)
     return {
         "words": words,

@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from callgram import Action, Call, CallFile, Event, Kind, Op, retold
+from callgram import Action, Call, CallFile, Event, Kind, Op, retold, told_around
 from callgram_details.causes import causes_of
 from callgram_details.secrets_gone import pretty
 from callgram_details.story import is_failure, names_of, short, split, whose
 from callgram_details.telegram_html import plain
 from callgram_details.wording import Wording, relative
 
-RETOLD = 120  # events of a call that are told again one by one; a longer one has its causes by stage only
+WHOLE = 120  # records of a call whose rows are all whole, and events that are told again one by one; of more, what is asked for
 
 TOLD = frozenset(kind for kind in Kind if kind in {
     "start", "dial", "bridge", "hangup", "bridge_create", "bridge_leave", "bridge_destroy", "new_callerid", "timer", "names",
@@ -34,8 +34,8 @@ class Row(msgspec.Struct, kw_only=True):
     """One record. ``key`` is ``e12`` or ``a15``, by its id in the store; ``mark`` is its shape on the timeline.
 
     ``lane`` is a channel's unique_id of an event (``""`` for one of no channel), the chat id of an action. ``cause`` is
-    the key of the event that an action answers. ``body`` is JSON text, ``changes`` what the event changed of the call,
-    ``repeats`` how often it was posted again.
+    the key of the event that an action answers. ``repeats`` is how often an event was posted again. Only a whole row has
+    ``body``, JSON text, ``changes``, what the event changed of the call, and ``diff``, what an edit changed of the message.
     """
 
     key: str
@@ -76,37 +76,51 @@ class Row(msgspec.Struct, kw_only=True):
         return self.mark if self.is_event or self.failed else f"stage-{self.stage}"
 
 
-def rows_of(file: CallFile, call: Call, words: Wording, plan: Any) -> list[Row]:
-    """All rows, oldest first."""
+Around = dict[int, tuple[Call | None, Call]]  # {event id: the call before and after it}
+
+
+def rows_of(file: CallFile, call: Call, words: Wording, plan: Any, *, asked: str = "") -> list[Row]:
+    """All rows, oldest first. ``asked`` is the key of the one that must be whole; all are in a call of at most WHOLE records.
+    Of more than WHOLE events the causes are told by stage only."""
     events, actions = split(file)
     known = [event for event in events if event.id not in file.failed]
-    told = retold(known, plan) if len(known) <= RETOLD else []
-    history = dict(zip((event.id for event in known), told, strict=False))
+    around = _around(known, plan, asked)
+    history = {number: after for number, (_, after) in around.items()} if len(known) <= WHOLE else {}
     causes = causes_of(known, history, actions)
-    builder = _Builder(file, call, words)
+    builder = _Builder(file, call, words, asked)
     rows: list[Row] = []
-    before: Call | None = None
     for record in file.records:
         item = record.item
         if isinstance(item, Event):
-            after = history.get(item.id)
-            rows.append(builder.event(item, before, after))
-            before = after or before
+            rows.append(builder.event(item, *around.get(item.id, (None, None))))
         else:
             rows.append(builder.action(item, causes.get(item.id)))
     return rows
 
 
+def _around(events: list[Event], plan: Any, asked: str) -> Around:
+    if len(events) <= WHOLE:
+        told = retold(events, plan)
+        return {event.id: (before, after) for event, before, after in zip(events, [None, *told], told, strict=False)}
+    return {
+        event.id: told_around(events, place, plan) for place, event in enumerate(events) if f"e{event.id}" == asked
+    }
+
+
 class _Builder:
     """One page's rows: remembers the row before for the steps, and the texts of messages for the differences."""
 
-    def __init__(self, file: CallFile, call: Call, words: Wording) -> None:
+    def __init__(self, file: CallFile, call: Call, words: Wording, asked: str) -> None:
+        self._all_whole, self._asked = len(file.records) <= WHOLE, asked
         self._file, self._call, self._words = file, call, words
         self._names = names_of(file)
         self._began = file.records[0].item if file.records else None
         self._last: datetime | None = None
         self._texts: dict[tuple[int, int], str] = {}
         self._tries: dict[tuple[int, str, str], int] = {}
+
+    def _is_whole(self, key: str) -> bool:
+        return self._all_whole or key == self._asked
 
     def _clocks(self, at: datetime) -> dict[str, Any]:
         began = self._began
@@ -119,20 +133,21 @@ class _Builder:
         }
 
     def event(self, event: Event, before: Call | None, after: Call | None) -> Row:
-        error = self._file.failed.get(event.id, "")
+        key = f"e{event.id}"
+        whole, error = self._is_whole(key), self._file.failed.get(event.id, "")
         text = self._told(event)
         if error:
             text = f"{text}; {self._words.say('row_failed', error=error)}"
         return Row(
-            key=f"e{event.id}",
+            key=key,
             at=event.received_at,
             is_event=True,
             lane=event.unique_id,
             mark="failed" if error else str(event.kind),
             what=str(event.kind),
             text=text,
-            body=pretty(event.raw),
-            changes=tuple(self._changes(before, after)) if after else (),
+            body=pretty(event.raw) if whole else "",
+            changes=tuple(self._changes(before, after)) if whole and after else (),
             repeats=self._file.repeats.get(event.id, 0),
             failed=bool(error),
             **self._clocks(event.received_at),
@@ -183,8 +198,8 @@ class _Builder:
 
     def action(self, action: Action, cause: Event | None) -> Row:
         words = self._words
-        message = (action.chat_id, action.message_id)
-        diff = self._diff(action, message)
+        key = f"a{action.id}"
+        whole, old = self._is_whole(key), self._replaced(action)
         this_try = (action.chat_id, str(action.op), str(action.stage))
         n_try = self._tries[this_try] = self._tries.get(this_try, 0) + 1
         failure = is_failure(action)
@@ -193,7 +208,7 @@ class _Builder:
         retried = n_try > 1 and action.op is not Op.SKIP
         waited_s = (action.at - cause.received_at).total_seconds() if cause else 0.0
         return Row(
-            key=f"a{action.id}",
+            key=key,
             at=action.at,
             is_event=False,
             lane=str(action.chat_id),
@@ -205,9 +220,9 @@ class _Builder:
             message_id=action.message_id,
             cause=f"e{cause.id}" if cause else "",
             cause_after=words.say("after_cause", time=words.span(waited_s)) if cause else "",
-            body=_request(action),
+            body=_request(action) if whole else "",
             answer=tuple(self._answer(action, n_try)),
-            diff=diff,
+            diff=_diff(old, action.text) if whole and action.op is Op.EDIT else (),
             failed=failure,
             **self._clocks(action.at),
         )
@@ -242,15 +257,21 @@ class _Builder:
         ]
         return [(label, value) for label, value in said if value]
 
-    def _diff(self, action: Action, message: tuple[int, int]) -> tuple[tuple[str, str], ...]:
-        """``[("-" or "+" or " ", line)]`` of an edit against what the message said before."""
+    def _replaced(self, action: Action) -> str:
+        """What the message said before, ``""`` where that is not known."""
+        message = (action.chat_id, action.message_id)
         old = self._texts.get(message, "")
         if action.executed and action.text and action.op in {Op.SEND, Op.EDIT}:
             self._texts[message] = action.text
-        if action.op is not Op.EDIT or not old or old == action.text:
-            return ()
-        lines = difflib.ndiff(plain(old).splitlines(), plain(action.text).splitlines())
-        return tuple((line[0], line[2:]) for line in lines if line[0] in "-+ ")
+        return old
+
+
+def _diff(old: str, new: str) -> tuple[tuple[str, str], ...]:
+    """``[("-" or "+" or " ", line)]`` of an edit against what the message said before."""
+    if not old or old == new:
+        return ()
+    lines = difflib.ndiff(plain(old).splitlines(), plain(new).splitlines())
+    return tuple((line[0], line[2:]) for line in lines if line[0] in "-+ ")
 
 
 def _request(action: Action) -> str:

@@ -213,7 +213,13 @@ def _leg(known: Leg | None, event: Event) -> Leg:
 
 
 def _add(known: tuple[Fact, ...], fact: Fact) -> tuple[Fact, ...]:
-    return _union(known, (fact,))
+    """``_union`` with one more, which is nearly always the newest."""
+    if known and fact.at < known[-1].at:
+        return _union(known, (fact,))
+    same = (old for old in known if old.unique_id == fact.unique_id)
+    if fact in known if isinstance(fact, Move) else _identity(fact) in map(_identity, same):
+        return known
+    return _bounded((*known, fact))
 
 
 def _union(known: tuple[Fact, ...], more: tuple[Fact, ...]) -> tuple[Fact, ...]:
@@ -221,7 +227,10 @@ def _union(known: tuple[Fact, ...], more: tuple[Fact, ...]) -> tuple[Fact, ...]:
     seen: dict[object, Fact] = {}
     for fact in sorted((*known, *more), key=lambda fact: fact.at):
         seen.setdefault(_identity(fact), fact)
-    facts = tuple(seen.values())
+    return _bounded(tuple(seen.values()))
+
+
+def _bounded(facts: tuple[Fact, ...]) -> tuple[Fact, ...]:
     return facts if len(facts) <= MAX_FACTS else facts[: MAX_FACTS // 2] + facts[-MAX_FACTS // 2 :]
 
 

@@ -200,6 +200,9 @@ class _Story(Evidence):
         for move in self.facts.moves:
             if move.left:
                 leaves.setdefault((move.unique_id, move.bridge_id), []).append(move.at)
+        inside: dict[str, set[str]] = {}
+        for move in joins:
+            inside.setdefault(move.bridge_id, set()).add(move.unique_id)
         met: list[tuple[datetime, datetime, str]] = []
         missed: list[tuple[datetime, datetime, str]] = []
         for move in joins:
@@ -208,18 +211,18 @@ class _Story(Evidence):
             gone = any(move.at <= left_at < came_at for left_at in leaves.get((move.unique_id, move.bridge_id), ()))
             seen = not move.bridge_id or move.bridge_id in came
             (met if seen and not gone else missed).extend(
-                (at, move.at, party) for party in self._met(move, joins, clients)
+                (at, move.at, party) for party in self._met(move, inside[move.bridge_id], clients)
             )
         known = {party for *_, party in met}
         return [*met, *(meeting for meeting in missed if meeting[2] not in known)]
 
-    def _met(self, move: Move, joins: list[Move], clients: frozenset[str]) -> list[str]:
-        """Whom the client met by this move: the others in its bridge, or the one that the move itself names."""
+    def _met(self, move: Move, inside: set[str], clients: frozenset[str]) -> list[str]:
+        """Whom the client met by this move: the others ``inside`` its bridge, or the one that the move itself names."""
         leg = self.facts.legs.get(move.unique_id, Leg(at=move.at))
         if not move.bridge_id:  # told without bridge ids: the entering channel is the one that answered
             party = self._talker(leg)
             return [party] if party else self._answered_outgoing(move, clients)
-        others = {other.unique_id for other in joins if other.bridge_id == move.bridge_id} - {move.unique_id}
+        others = inside - {move.unique_id}
         if self.direction is Direction.OUTGOING:
             dialled = any(dial.unique_id == move.unique_id == self.head for dial in self.dials)
             with_client = bool(clients & {move.unique_id, *others}) or dialled

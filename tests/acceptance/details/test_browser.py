@@ -176,6 +176,7 @@ def test_a_long_call_shows_every_record_once_too(site: Any, opened: Open, script
     body = page.locator(".more pre")
     body.wait_for()
     assert '"Token": "***"' in body.inner_text()
+    assert page.locator(".more .changes ins").count()
     assert page.locator(".more .copy").count() == script
     assert ("/record?" in page.url) == (not script)
 

@@ -25,7 +25,7 @@ from callgram_details.briefs import brief_of
 from callgram_details.chats import chats_of
 from callgram_details.exports import log_of, mermaid_of
 from callgram_details.lists import Asked
-from callgram_details.rows import rows_of
+from callgram_details.rows import WHOLE, rows_of
 from callgram_details.secrets_gone import NumberMask, pretty
 from callgram_details.story import badges_of, gaps_of, names_of, result_words, split
 from callgram_details.telegram_html import plain, safe_html
@@ -368,7 +368,7 @@ def test_hostile_text_stays_text_on_every_page(text: str, words: Wording, monkey
     file = CallFile(facts=file.facts, records=tuple(records), cards=file.cards, channels=(text, "1.1"))
     view = view_of(words)
     whole = drawn(file, words=words)
-    monkeypatch.setattr(page, "WHOLE_ROWS", 0)
+    monkeypatch.setattr(page, "WHOLE", 0)
     thin = drawn(file, words=words)
     records = tuple(page.record_page(view, file, "1.1", key) for key in listed(thin))
     listing = page.list_page(view, **the_list(file, view, text))
@@ -491,6 +491,21 @@ def test_a_call_of_more_than_2000_records_is_paged_and_its_pages_are_the_whole()
     assert [len(listed(html)) for html in pages] == [2_000, 2_000, 500]
     assert len({key for html in pages for key in listed(html)}) == 4_500
     assert ["p=1" in pages[0], "p=2" in pages[1], "p=0" in pages[1], "p=1" in pages[2]] == [True] * 4
+
+
+def test_what_any_event_of_a_long_call_changed_is_told_when_it_is_asked_for() -> None:
+    told = {"UniqueId": "1.1", "CallType": 0, "Phone": "375296254070", "Trunk": "0001363"}
+    channels = [{**BRIDGE, "UniqueId": f"2.{n}", "Channel": f"SIP/{150 + n % 9}-{n}"} for n in range(WHOLE)]
+    client = {**BRIDGE, "UniqueId": "1.1", "Channel": "SIP/0001363-1"}
+    file = file_of(("start", told), ("bridge", client), *(("bridge", one) for one in channels), ("hangup", END))
+    events, _ = split(file)
+    assert len(events) > WHOLE
+    pages = [page.record_page(view_of(EN), file, "1.1", f"e{event.id}") for event in events]
+    changed = [re.findall(r'scope="row">(.*?)</th><td><del>(.*?)</del></td><td><ins>(.*?)</ins>', html) for html in pages]
+    assert ("talkers", "—", "150") in changed[2]
+    assert ("talkers", "150", "150, 151") in changed[3]
+    assert ("ended", "no", "yes") in changed[-1]
+    assert all(html.count("<caption>") == bool(found) for html, found in zip(pages, changed, strict=True))
 
 
 def test_what_a_thin_page_leaves_out_is_on_the_page_of_the_rest_and_of_each_record() -> None:
