@@ -96,6 +96,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     found: Enrichment | None = None
     raw: bytes = b"{}"
 
+    @property
+    def posted(self) -> bool:
+        """Whether a host said it, and not callgram itself."""
+        return self.kind not in OURS
+
 
 Scalar = str | int | float | bool | None
 

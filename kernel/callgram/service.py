@@ -24,7 +24,7 @@ from callgram.bell import Bell
 from callgram.context import Chat, Context, Directory
 from callgram.dispatch import Ending, Outcome
 from callgram.errors import ConfigError, PluginError, StoreError
-from callgram.events import OURS, Event
+from callgram.events import Event
 from callgram.loader import Loaded, Plugins, Status
 from callgram.metrics import HOOK_FAILURES, SINK_LAG
 from callgram.settings import Settings
@@ -129,8 +129,8 @@ class Service:
         item = record.item
         if plugin not in self.plugins.enabled(item.enterprise):
             return True
-        if isinstance(item, Event) and item.kind in OURS:
-            return True  # no host said it
+        if isinstance(item, Event) and not item.posted:
+            return True
         hook = "on_event" if isinstance(item, Event) else "on_telegram_action"
         ctx = Context(
             now=utc_now(),

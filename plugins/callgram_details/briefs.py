@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from callgram import Call, Listed, NumberPlan, tell
-from callgram_details.story import result_words
+from callgram_details.story import names_of, result_words
 from callgram_details.timeline import direction_sign
 from callgram_details.wording import Wording
 
@@ -27,13 +27,13 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
 
 def brief_of(one: Listed, words: Wording, plan: NumberPlan) -> Brief:
     call = tell(one.facts, plan)
-    names: dict[str, str] = {}
+    names = names_of(one)
     return Brief(
         call=call,
         sign=direction_sign(call),
         day=words.day(call.started_at),
         result=result_words(call, names, words),
-        client=words.number(call.client) if call.client else words["hidden"] if call.direction != "internal" else "",
+        client=words.party(call.client, names) if call.client else words["hidden"] if call.direction != "internal" else "",
         line=call.line,
         who=words.parties(dict.fromkeys((call.caller, *(call.talkers or call.rung))), names).lstrip(", "),
         enterprise=call.enterprise,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from callgram import Call, CallFile, Event, Kind, tracelines
+from callgram import Call, CallFile, Event, tracelines
 from callgram_details.rows import Change, Row
 from callgram_details.secrets_gone import masked_body, masked_raw
 from callgram_details.story import Badge, Fact, counts_of, device_of, names_of, short, split, whose
@@ -162,7 +162,7 @@ def log_of(file: CallFile, words: Wording) -> str:
     for record in file.records:
         item = record.item
         if isinstance(item, Event):
-            if item.kind is not Kind.TIMER:
+            if item.posted:
                 shown = msgspec.structs.replace(item, raw=masked_raw(item.raw))
                 lines.append(tracelines.event_line(shown, item.received_at.astimezone(words.zone)))
         else:

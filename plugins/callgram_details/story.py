@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from callgram import Action, Call, CallFile, Direction, Event, Op, Result, Stage
+from callgram import Action, Call, CallFile, Direction, Event, Listed, Op, Result, Stage
 from callgram_details.wording import Wording
 
 LATE_S = 60.0  # a hangup that comes so long after the end that the host wrote is a late one
@@ -30,10 +30,11 @@ def split(file: CallFile) -> tuple[list[Event], list[Action]]:
     return [item for item in items if isinstance(item, Event)], [item for item in items if isinstance(item, Action)]
 
 
-def names_of(file: CallFile) -> dict[str, str]:
-    """``{number or extension: name}`` as the channels told them; a name that is only a number says nothing."""
-    names: dict[str, str] = dict(file.facts.found.names) if file.facts.found else {}
-    for leg in file.facts.legs.values():
+def names_of(call: CallFile | Listed) -> dict[str, str]:
+    """``{number or extension: name}`` as they were found or the channels told them; a name that is only a number says
+    nothing."""
+    names: dict[str, str] = dict(call.facts.found.names) if call.facts.found else {}
+    for leg in call.facts.legs.values():
         for number, name in ((leg.num, leg.name), (leg.connected_num, leg.connected_name)):
             if number and any(char.isalpha() for char in name):
                 names.setdefault(number, name)

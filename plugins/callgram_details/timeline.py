@@ -193,12 +193,14 @@ class _Drawing:
             if place == MOST_LANES - 1 and len(self._channels) > MOST_LANES:
                 who, device = self._words["others"], f"+{len(self._channels) - place}"
             if who == self._words["client"]:
-                kind, device = "client", self._words.number(self._call.client) or self._words["hidden"]
+                kind, sub = "client", self._words.number(self._call.client) or self._words["hidden"]
             else:
-                kind = "host" if not channel else "leg"
+                kind = "leg" if channel else "host"
                 leg = self._file.facts.legs.get(channel)
-                device = "Local" if leg is not None and leg.channel.startswith("Local/") else device
-            sub = device if kind == "client" else self._fit(device if device != who else "", 5)
+                number, _, name = who.partition(" ")
+                if device == number:
+                    who, device = number, name
+                sub = self._fit("Local" if leg is not None and leg.channel.startswith("Local/") else device, 6)
             lanes.append(Lane(self._x_of_lane(place), self._fit(who), sub, kind))
         return lanes
 

@@ -123,7 +123,7 @@ async def _lines_in_store(store: Store, unique_id: str, enterprise: str | None) 
             item = record.item
             if not isinstance(item, Event):
                 lines.append((number, action_line(item, item.at.astimezone(zone), text_limit=ALL)))
-            elif item.kind is not Kind.TIMER:
+            elif item.posted:
                 lines.append((number, event_line(item, item.received_at.astimezone(zone))))
     return lines
 

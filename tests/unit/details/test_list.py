@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from callgram import Enrichment
 from callgram.calls.book import Book
 from callgram.context import Directory, Locale
 from callgram.reading import CallFilter, CallPage, Listed
 from callgram.testing import lab
 from callgram_details import Details, lists, page
 from callgram_details.access import Reader
+from callgram_details.briefs import brief_of
 from callgram_details.wording import Wording
 
 LOCALE = Locale()
@@ -63,3 +65,12 @@ def test_the_csv_has_every_call_or_says_that_it_is_cut(
     rows = list(csv.reader(io.StringIO(asyncio.run(lists._csv(site, view, lists.Asked())))))[1:]
     assert [row[0] for row in rows if len(row) == 1] == ["There are more calls than these 300: narrow the filter"] * cut
     assert len(rows) - cut == n_rows
+
+
+def test_a_line_of_the_list_has_the_names_that_are_known() -> None:
+    found = Enrichment(names={"375296254070": "Ольга Климова", "151": "Петрова"})
+    (facts,) = [one.facts for one in asyncio.run(Pages(1, 1).list_calls(CallFilter())).calls]
+    one = Listed(facts=msgspec.structs.replace(facts, found=found), n_chats=1, n_shown=1)
+    brief = brief_of(one, Wording("en", LOCALE.tz), LOCALE.plan)
+    assert (brief.client, brief.who) == ("+375 (29) 625-40-70 Ольга Климова", "151 Петрова")
+    assert brief.result.startswith("Answered by 151 Петрова, ")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from callgram import Action, Enterprise, Event, Op, Record, Secret, Stage
+from callgram import Action, Enterprise, Event, Kind, Op, Record, Secret, Stage
 from callgram.calls.book import Book
 from callgram.calls.story import tell
 from callgram.cards import Card, Shown
@@ -205,6 +205,15 @@ def test_every_action_has_a_cause_before_it_and_lies_below_it(path: Path) -> Non
     ys = [mark.y for mark in line.marks]
     assert ys == sorted(set(ys))
     assert all(0 <= mark.x <= line.width and mark.y <= line.height for mark in line.marks)
+
+
+def test_a_lane_is_headed_by_the_extension_above_its_name() -> None:
+    named = {**BRIDGE, "CallerIDNum": "150", "CallerIDName": "Иванов"}
+    file = file_of(("start", START), ("bridge", named), ("hangup", END), actions=False)
+    call = tell(file.facts, LOCALE.plan)
+    rows = rows_of(file, call, RU, LOCALE.plan)
+    lanes = timeline_of(file, call, rows, (), names={}, words=RU).lanes
+    assert [(lane.label, lane.sub) for lane in lanes] == [("Клиент", "+375 (29) 625-40-70"), ("150", "Иванов")]
 
 
 def test_retries_failures_and_skips_have_marks_of_their_own() -> None:
@@ -411,6 +420,16 @@ def test_the_log_of_a_call_is_lines_that_a_trace_file_has() -> None:
     lines = [parse_line(line) for line in log_of(file, RU).splitlines(keepends=True)]
     assert [line.source for line in lines].count("AST") == 10
     assert len(lines) == len(file.records)
+
+
+def test_what_no_host_posted_is_in_no_log() -> None:
+    """callgram replay posts every event of it again, and there is nobody who takes these."""
+    file = file_of(("start", START), ("hangup", END), actions=False)
+    (one, *_), _ = split(file)
+    ours = [msgspec.structs.replace(one, id=90 + n, kind=kind) for n, kind in enumerate((Kind.TIMER, Kind.NAMES))]
+    records = (*file.records, *(Record(cursor="9", item=event) for event in ours))
+    text = log_of(msgspec.structs.replace(file, records=records), RU)
+    assert [parse_line(line).what for line in text.splitlines(keepends=True)] == ["start", "hangup"]
 
 
 def test_a_mermaid_diagram_has_a_line_for_every_record_and_no_sign_of_its_own() -> None:
