@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from callgram import Call, CallFile, Event, tracelines
+from callgram_details.legs import Leg, legs_of
 from callgram_details.rows import Change, Row
 from callgram_details.secrets_gone import masked_body, masked_raw
 from callgram_details.story import Badge, Fact, counts_of, device_of, names_of, short, split, whose
@@ -77,6 +78,7 @@ class CallOut(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str]
     counts: dict[str, int]
     gaps: list[str]
+    legs: list[Leg]
     events: list[EventOut]
     actions: list[ActionOut]
 
@@ -118,6 +120,7 @@ def call_out(
         facts={fact.label: fact.value for fact in facts},
         counts=counts_of(file),
         gaps=gaps,
+        legs=legs_of(file, call, words),
         events=[_event_out(event, by_key[f"e{event.id}"], words, file) for event in events],
         actions=[
             ActionOut(

@@ -19,18 +19,17 @@ from callgram import CallFile, Directory, Enterprise, Listed, Locale, tell, visi
 from callgram_details.access import Reader
 from callgram_details.briefs import Brief, brief_of
 from callgram_details.chats import chats_of
+from callgram_details.legs import legs_of
 from callgram_details.rows import WHOLE, Row, rows_of
 from callgram_details.secrets_gone import NumberMask, numbers_in, without_secrets
 from callgram_details.story import (
     badges_of,
     counts_of,
-    device_of,
     facts_of,
     gaps_of,
     names_of,
     result_words,
     split,
-    whose,
 )
 from callgram_details.timeline import direction_sign, timeline_of
 from callgram_details.wording import Wording
@@ -102,7 +101,7 @@ def call_page(view: View, file: CallFile, unique_id: str, others: Sequence[Liste
         if call.direction != "internal"
         else "",
         "badges": badges_of(file, call, words, told["gaps"]),
-        "facts": facts_of(file, call, words, _title(told["enterprise"], call.enterprise)),
+        "facts": facts_of(file, call, words, title_of(told["enterprise"], call.enterprise)),
         "counts": [(words[f"n_{sort}"], number) for sort, number in counts_of(file).items()],
         "others": [(other, _other_url(view, other)) for other in _briefs(others, call.id, view)],
         "cut": file.cut,
@@ -152,7 +151,7 @@ def _told(view: View, file: CallFile, unique_id: str, *, asked: str = "") -> dic
         "chats": [(chat, chat_names.get(chat.chat_id) or str(chat.chat_id)) for chat in chats_of(split(file)[1])],
         "chat_names": chat_names,
         "decisions": [row for row in rows if row.what == "skip"],
-        "legs": _legs(file, call, names, words),
+        "legs": legs_of(file, call, words),
         "links": _links(unique_id, view),
         "as_html": Markup,
     }
@@ -200,38 +199,9 @@ def _but(query: Iterable[tuple[str, str]], name: str) -> list[tuple[str, str]]:
     return [(key, value) for key, value in query if key != name]
 
 
-def _title(enterprise: Enterprise | None, number: str) -> str:
+def title_of(enterprise: Enterprise | None, number: str) -> str:
+    """The enterprise as people know it."""
     return f"{number} {enterprise.name}".strip() if enterprise else number
-
-
-class Leg(msgspec.Struct, frozen=True):
-    unique_id: str
-    device: str
-    who: str
-    number: str
-    name: str
-    channel: str
-    seen: str
-
-
-def _legs(file: CallFile, call: Any, names: dict[str, str], words: Wording) -> list[Leg]:
-    events, _ = split(file)
-    found = []
-    for uid in dict.fromkeys(event.unique_id for event in events if event.unique_id):
-        times = [event.received_at for event in events if event.unique_id == uid]
-        leg = file.facts.legs.get(uid)
-        found.append(
-            Leg(
-                uid,
-                device_of(file, uid),
-                whose(file, call, uid, names, words),
-                words.number(leg.num) if leg else "",
-                leg.name if leg else "",
-                leg.channel if leg else "",
-                f"{words.moment(times[0])} – {words.moment(times[-1])}",
-            )
-        )
-    return found
 
 
 def _briefs(listed: Iterable[Listed], but: int, view: View) -> list[Brief]:

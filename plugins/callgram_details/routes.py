@@ -223,7 +223,7 @@ def _out(view: page.View, file: CallFile) -> CallOut:
         words,
         result=result_words(call, names_of(file), words),
         badges=badges_of(file, call, words, gaps),
-        facts=facts_of(file, call, words, enterprise.number if enterprise else call.enterprise),
+        facts=facts_of(file, call, words, page.title_of(enterprise, call.enterprise)),
         gaps=gaps,
     )
 
