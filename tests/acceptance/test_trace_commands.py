@@ -72,6 +72,7 @@ def test_a_sink_that_was_sent_back_while_nobody_feeds_it_gets_everything_again(p
     program.stop()
     answer = program.cli("sinks", "rewind", "tracer", "--to", "2020-01-01")
     assert answer.returncode == 0, answer.stderr
+    assert "from 2020-01-01 00:00:00+03:00" in answer.stdout, "by the clock of the lines in its files"
     program.start()
     until(lambda: len(program.trace(office)) >= 2 * before, "the sink has told everything a second time")
     assert len(program.trace(office)) == 2 * before

@@ -6,7 +6,7 @@ import mmap
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,12 +43,12 @@ def sinks(ctx: click.Context, as_json: bool) -> None:
 
 @sinks.command("rewind")
 @click.argument("name")
-@click.option("--to", "to", required=True, metavar="TIME", help="Such as 2025-11-29T15:26; UTC if it names no zone.")
+@click.option("--to", "to", required=True, metavar="TIME", help="Such as 2025-11-29T15:26, by the zone of plugins.toml.")
 def sinks_rewind(name: str, to: str) -> None:
     """Have the sink NAME get everything since TIME again, beside a running serve or without one.
 
     A later TIME than where the sink is leaves records out: so one that the plugin will never take is passed by."""
-    moment = _moment(to)
+    moment = _moment(to, load().plugins.defaults.locale().tz)
 
     async def rewind(store: Store) -> str:
         known = {*await store.cursors(), *_sinks_of_plugins()}
@@ -85,12 +85,12 @@ def trace(unique_id: str, enterprise: str | None, files: bool, directory: Path |
         sys.stdout.write(f"{number}: {line}" if several else line)
 
 
-def _moment(text: str) -> datetime:
+def _moment(text: str, zone: tzinfo) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"--to {text!r} is no time; write it as 2025-11-29T15:26") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=zone)
 
 
 def _sinks_of_plugins() -> tuple[str, ...]:
