@@ -216,10 +216,11 @@ def _add(known: tuple[Fact, ...], fact: Fact) -> tuple[Fact, ...]:
     """``_union`` with one more, which is nearly always the newest."""
     if known and fact.at < known[-1].at:
         return _union(known, (fact,))
-    same = (old for old in known if old.unique_id == fact.unique_id)
-    if fact in known if isinstance(fact, Move) else _identity(fact) in map(_identity, same):
-        return known
-    return _bounded((*known, fact))
+    if isinstance(fact, Move):
+        told = fact in known
+    else:
+        told = _identity(fact) in [_identity(old) for old in known if old.unique_id == fact.unique_id]
+    return known if told else _bounded((*known, fact))
 
 
 def _union(known: tuple[Fact, ...], more: tuple[Fact, ...]) -> tuple[Fact, ...]:
