@@ -199,6 +199,8 @@ def next_step(card: Card, message: Message | None, *, search_first: bool = False
     """
     if message is None:
         return Nothing(UNDRAWN)
+    if not card.shown:
+        return Send(message)
     current = card.current
     lost = next((orphan for orphan in card.orphans if orphan.stage is card.stage), None)
     texts = card.texts

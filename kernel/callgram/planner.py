@@ -23,7 +23,7 @@ from callgram.loader import Plugins
 from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS, SKIPS
 from callgram.store import Batch, CardRow, Claim, Planned, Store
 
-BATCH = 64  # events planned in one transaction
+BATCH = 128  # events planned in one transaction
 WIDTH = 16  # of so many enterprises at most: begin and commit cost as much for one
 BREATH_S = 0.005  # behind a batch that was not full: its messages go first, unless new events come
 POLL_S = 0.25  # the truth, where a wake-up was lost or came from another node

@@ -280,7 +280,7 @@ class Store(Reading, Naming, Rings, Protocol):
         per_chat: int = 1,
         at_most: Mapping[int, int] | None = None,
     ) -> list[Claim]:
-        """In one durable transaction: write ``progress``, then claim at most ``per_chat`` due cards of each (bot, chat) that is
+        """Write ``progress``, durably, then claim at most ``per_chat`` due cards of each (bot, chat) that is
         not in ``busy``, and ``at_most`` of each bot in it, most urgent first, for bots in ``leases`` that are still leased to
         this fence.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from callgram.cards import Shown
+from callgram.errors import StoreError
 from callgram.store import ChatLimit, Claim, Progress, ids_told, unknown_sends
 from callgram.trace import Op
 from callgram_postgres.house import House
@@ -34,7 +33,7 @@ _read_facts = lru_cache(512)(read_facts)  # the cards of one call are mostly cla
 LOCK_DIRECTORY = queries("admin")["lock_directory"]
 SUPERGROUPS = -1_000_000_000_000  # ids of supergroups and channels are below (Bot API, dialog ids)
 COUNTED = timedelta(hours=1)
-TRIES = 3  # cards are locked in one order by everybody, but for the rare report on an absorbed call
+TRIES = 3  # survivors that are absorbed themselves meanwhile
 
 
 class Sending(House):
@@ -78,15 +77,16 @@ class Sending(House):
         wanted = [list(leases), list(leases.values()), *columns(busy, 2), now, limit, per_chat, free]
         await self.make_days(action.at for report in progress for action in report.actions)
         async with self._pools.take("send") as connection:
-            for left in reversed(range(TRIES)):
+            if progress:
                 with translated():
-                    try:
-                        return await _exchange(connection, progress, wanted, now)
-                    except asyncpg.DeadlockDetectedError:
-                        if not left:
-                            raise
-                await asyncio.sleep(0)
-        raise AssertionError("unreachable")
+                    await _report(connection, progress, now)
+            try:
+                with translated():
+                    return await _claim(connection, wanted)
+            except StoreError:
+                if not progress:
+                    raise
+                return []  # what is reported must not be handed in again; the next turn will tell
 
     async def next_due(self, bots: Iterable[int]) -> datetime | None:
         moment: datetime | None = await self._pools.value("send", SQL["next_due"], list(bots))
@@ -120,16 +120,8 @@ class Sending(House):
         ]
 
 
-async def _exchange(connection: Any, progress: Sequence[Progress], wanted: list[Any], now: datetime) -> list[Claim]:
-    """Without progress the claim is a statement of its own, which commits, and flushes, only if it took something."""
-    if not progress:
-        return await _claim(connection, wanted)
-    async with connection.transaction():
-        await _report(connection, progress, now)
-        return await _claim(connection, wanted)
-
-
 async def _claim(connection: Any, wanted: list[Any]) -> list[Claim]:
+    """One statement, which flushes only if it took something."""
     if not any(free > 0 for free in wanted[-1]):
         return []
     rows = await connection.fetch(SQL["claim_cards"], *wanted)
@@ -146,6 +138,7 @@ async def _read_claim(connection: Any, row: Any) -> Claim:
 
 
 async def _report(connection: Any, progress: Sequence[Progress], now: datetime) -> None:
+    """One statement for all cards in hand, locked in the order in which everybody locks cards. The rest one by one."""
     newest: dict[tuple[str, int, int], Progress] = {}
     for report in progress:
         key = (report.enterprise, report.call_id, report.chat_id)
@@ -170,7 +163,8 @@ async def _report(connection: Any, progress: Sequence[Progress], now: datetime) 
     told = [action_row(action) for report in progress for action in report.actions]
     written = await connection.fetch(SQL["report"], *columns(rows, 11), *columns(told, ACTION_WIDTH))
     for key in newest.keys() - {(row["enterprise"], row["call_id"], row["chat_id"]) for row in written}:
-        await _report_late(connection, newest[key], now)
+        async with connection.transaction():
+            await _report_late(connection, newest[key], now)
 
 
 async def _report_late(connection: Any, report: Progress, now: datetime) -> None:
