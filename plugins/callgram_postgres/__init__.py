@@ -12,9 +12,10 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from loguru import logger
 
 from callgram import ConfigError, Context, StoreError, hookimpl
 
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
     from callgram import Store
     from callgram_postgres.embedded import EmbeddedPostgres
 
+RETRY_S = 0.5
 OWNER_WAIT_S = 15.0  # an administrative command owns the embedded server for a moment; a serve waits for it to end
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``database``: name of the database in the embedded server."""
+    """``database``: name of the database in the embedded server. ``wait_s``: how long a serve waits for the server of
+    CALLGRAM_DATABASE_URL, which the same boot may have started."""
 
     database: str = "callgram"
+    wait_s: Annotated[float, msgspec.Meta(ge=0)] = 60.0
 
 
 class Postgres:
@@ -46,12 +50,8 @@ class Postgres:
         from callgram_postgres.store import connect  # asyncpg: not for `callgram --help`
 
         if ctx.process.database_url is not None:
-            try:
-                return await connect(ctx.process.database_url.reveal())
-            except StoreError as error:
-                raise ConfigError(
-                    f"CALLGRAM_DATABASE_URL: {error}; start that server, or unset it to use the embedded one"
-                ) from None
+            patience_s = ctx.settings.wait_s if ctx.process.serving else 0.0
+            return await _connect(ctx.process.database_url.reveal(), patience_s)
         server = await self._start_server(ctx)
         return await connect(server.dsn)
 
@@ -86,6 +86,30 @@ class Postgres:
         if server.owner:
             self._watching = asyncio.create_task(server.watch(), name="postgres")
         return server
+
+
+async def _connect(dsn: str, patience_s: float) -> Store:
+    """Connect to a server that is not ours, and wait for one that does not answer yet. Raises ConfigError."""
+    from callgram_postgres.pools import AwayError
+    from callgram_postgres.store import connect
+
+    began, told = time.monotonic(), ""
+    while True:
+        try:
+            store = await connect(dsn)
+        except StoreError as error:
+            waited_s, remedy = time.monotonic() - began, "start that server, or unset it to use the embedded one"
+            if not isinstance(error, AwayError) or waited_s >= patience_s:
+                waited = f", for {waited_s:.0f} s now" if told else ""
+                raise ConfigError(f"CALLGRAM_DATABASE_URL: {error}{waited}; {remedy}") from None
+            if str(error) != told:
+                told = str(error)
+                logger.warning("waiting up to {:.0f} s for the database of CALLGRAM_DATABASE_URL: {}", patience_s, told)
+        else:
+            if told:
+                logger.info("the database is there after {:.1f} s", time.monotonic() - began)
+            return store
+        await asyncio.sleep(RETRY_S)
 
 
 def _lock(data_dir: Path) -> int | None:

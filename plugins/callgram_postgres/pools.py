@@ -7,6 +7,7 @@ from here holds anything of the DSN.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from callgram.errors import ConfigError, StoreError
 Job = Literal["ingest", "plan", "send", "read", "rest"]
 
 SIZES: dict[Job, int] = {"ingest": 4, "plan": 4, "send": 3, "read": 3, "rest": 5}  # ingest: more than 16 are slower, not faster
+NOT_YET = frozenset({"57P01", "57P02", "57P03", "53300"})  # shutting down, crashed, starting up, too many clients
 UNREADABLE = "the DSN of PostgreSQL cannot be read; write postgresql://user:password@host/database"
 COMMAND_S = 30.0
 CONNECT_S = 10.0
@@ -39,6 +41,10 @@ SETTINGS: dict[Job, dict[str, str]] = {
     "read": DURABLE | BY_INDEX,
     "rest": DURABLE,
 }
+
+
+class AwayError(StoreError):
+    """PostgreSQL does not answer, or not yet: waiting may help, which it does not where it refuses."""
 
 
 class _Translated:
@@ -68,13 +74,17 @@ def _translation(error: BaseException) -> Exception | None:
             return StoreError(f"PostgreSQL cannot hold a value: {type(error).__name__}")  # the message shows it
         case asyncpg.PostgresError():
             # Only the message: DETAIL shows rows.
-            return StoreError(f"PostgreSQL refused: {error.args[0] if error.args else ''} ({error.sqlstate})")
+            text = f"PostgreSQL refused: {error.args[0] if error.args else ''} ({error.sqlstate})"
+            away = isinstance(error, asyncpg.PostgresConnectionError) or error.sqlstate in NOT_YET
+            return AwayError(text) if away else StoreError(text)
         case asyncpg.InterfaceError() | asyncpg.InternalClientError():  # the latter where a server vanishes
-            return StoreError(f"the connection to PostgreSQL is not usable: {error}")
+            return AwayError(f"the connection to PostgreSQL is not usable: {error}")
         case TimeoutError():
-            return StoreError("PostgreSQL did not answer in time; see to the database")
-        case OSError():
+            return AwayError("PostgreSQL did not answer in time; see to the database")
+        case PermissionError() | ssl.SSLError():
             return StoreError(f"PostgreSQL cannot be reached: {error.strerror or type(error).__name__}")
+        case OSError():
+            return AwayError(f"PostgreSQL cannot be reached: {error.strerror or type(error).__name__}")
     return None
 
 
@@ -86,7 +96,8 @@ class Pools:
 
     @classmethod
     async def open(cls, dsn: str) -> Pools:
-        """Connect once for each job. Raises ConfigError when the DSN cannot be read, StoreError when nobody answers."""
+        """Connect once for each job. Raises ConfigError when the DSN cannot be read, StoreError when it is refused,
+        AwayError when nobody answers."""
         pools = cls({job: await _pool(dsn, job) for job in SIZES})
         try:
             for job in SIZES:

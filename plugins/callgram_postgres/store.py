@@ -34,7 +34,7 @@ class PostgresStore(Admin, Bell, Ingest, Planning, Sending, Sinks, Reading, Nami
 async def connect(dsn: str) -> PostgresStore:
     """Open the database, bring its tables up to date, and make the partitions of the days around today.
 
-    Raises ConfigError when the DSN cannot be read, StoreError when the database does not answer or refuses.
+    Raises ConfigError when the DSN cannot be read, StoreError when the database refuses, AwayError when it does not answer.
     """
     pools = await Pools.open(dsn)
     try:

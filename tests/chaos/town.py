@@ -125,15 +125,10 @@ class Node:
         def listening() -> Any:
             assert self.process is not None
             said = self.log.read_bytes()[told:].decode()
-            assert self.process.poll() is None or "PostgreSQL" in said, said
-            return self.process.poll() or re.findall(r"callgram serves \d+ enterprises at (\S+)", said)
+            assert self.process.poll() is None, said
+            return re.findall(r"callgram serves \d+ enterprises at (\S+)", said)
 
-        found = await until(listening, f"{self.name} listens", 60.0)
-        if isinstance(found, list):
-            self.url = found[-1]
-        else:  # the database was not there; whoever supervises it tries again
-            await asyncio.sleep(0.5)
-            await self.start()
+        self.url = (await until(listening, f"{self.name} listens", 60.0))[-1]
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -255,6 +250,7 @@ class Town:
 
     async def lose_owner(self) -> None:
         """The node that sends for the first firm dies and does not come back."""
+        await self.until_sql("SELECT EXISTS (SELECT FROM bot_lease)", 60.0)  # it may have been killed just now
         [row] = await self.sql("SELECT owner FROM bot_lease WHERE bot_id = $1", self.firms[0].bot)
         node = next((node for node in self.nodes if node.name == row["owner"]), self.nodes[-1])
         self.cruel_at.append(time.time())

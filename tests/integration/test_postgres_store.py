@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -23,6 +25,7 @@ from callgram.events import Event, Kind
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
 from callgram.testing.alone import plan_one
 from callgram_postgres import queries as queries_module
+from callgram_postgres.pools import AwayError, translated
 from callgram_postgres.queries import queries
 from callgram_postgres.rows import part_of
 from callgram_postgres.store import PostgresStore, connect
@@ -246,6 +249,28 @@ def test_no_secret_of_the_dsn_is_in_an_error() -> None:
         assert "s3cret" not in str(refused.value)
         assert refused.value.__cause__ is None
         assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        pytest.param(asyncpg.CannotConnectNowError("starting up"), True, id="starting up"),
+        pytest.param(asyncpg.TooManyConnectionsError("too many clients"), True, id="full"),
+        pytest.param(asyncpg.ConnectionDoesNotExistError("closed in the middle"), True, id="cut"),
+        pytest.param(ConnectionRefusedError(111, "Connection refused"), True, id="nobody listens"),
+        pytest.param(FileNotFoundError(2, "No such file"), True, id="no socket yet"),
+        pytest.param(socket.gaierror(-2, "Name or service not known"), True, id="no name yet"),
+        pytest.param(TimeoutError(), True, id="no answer"),
+        pytest.param(asyncpg.InvalidPasswordError("authentication failed"), False, id="wrong password"),
+        pytest.param(asyncpg.InvalidCatalogNameError("no database"), False, id="unknown database"),
+        pytest.param(PermissionError(13, "Permission denied"), False, id="somebody else's socket"),
+        pytest.param(ssl.SSLError(1, "certificate verify failed"), False, id="not to be trusted"),
+    ],
+)
+def test_a_server_that_is_away_is_told_from_one_that_refuses(error: Exception, away: bool) -> None:
+    with pytest.raises(StoreError) as told, translated():
+        raise error
+    assert isinstance(told.value, AwayError) is away
 
 
 def test_processes_that_start_together_migrate_once(postgres_dsn: str) -> None:
