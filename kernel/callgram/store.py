@@ -203,7 +203,8 @@ class Store(Reading, Naming, Rings, Protocol):
     async def change_enterprise(self, number: str, change: Callable[[Enterprise | None], Enterprise]) -> None:
         """Put what ``change`` makes of the enterprise as it is stored, ``None`` for none; nobody changes it meanwhile.
 
-        ``change`` is pure and keeps the number; what it raises leaves everything as it was.
+        ``change`` is pure and keeps the number; what it raises leaves everything as it was. A new token of the same bot
+        takes the place of the old one in the bot's other enterprises and for its subscribers, too.
         """
         ...
 

@@ -45,7 +45,8 @@ class Admin(House):
     async def change_enterprise(self, number: str, change: Callable[[Enterprise | None], Enterprise]) -> None:
         async with self._changing() as connection:
             row = await connection.fetchrow(SQL["one_enterprise"], number)
-            enterprise = change(_enterprise(row) if row else None)
+            old = _enterprise(row) if row else None
+            enterprise = change(old)
             token = enterprise.token.reveal()
             other = await connection.fetchval(SQL["token_owner"], number, token)
             if other is not None:
@@ -59,6 +60,8 @@ class Admin(House):
                 [secret.reveal() for secret in enterprise.secrets],
                 enterprise.require_signature,
             )
+            if old is not None and old.bot_token != enterprise.bot_token and old.bot_id == enterprise.bot_id != 0:
+                await connection.execute(SQL["renew_bot_token"], old.bot_token.reveal(), enterprise.bot_token.reveal())
             if not await connection.fetchval(SQL["change_enterprise"], *values):
                 await connection.execute(SQL["add_enterprise"], *values)
             await connection.execute(ADD_QUEUE, part_of(number), number)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
-from harness import Office, Program, Telegram, until
+from harness import Office, Program, Telegram, new_office, until
 from recordings import as_new_call, capture, is_final, read_final, scenario
 
 CALL = {"UniqueId": "1757840000.6", "Phone": "375296254070", "CallType": 0, "Trunk": "0001363"}
@@ -276,3 +277,43 @@ def test_a_chat_that_refuses_messages_delays_no_other_chat(
     listed = program.cli("subscriber", "list", office.number).stdout
     assert "suspended" in listed
     assert listed.count(" ok") == len(others)
+
+
+def blocked(program: Program, office: Office) -> set[int]:
+    return {line.chat_id for line in program.trace(office) if line.text.startswith("blocked: Unauthorized")}
+
+
+def test_a_revoked_token_suspends_the_bot_until_a_new_one_is_given(
+    make_program: Callable[..., Program], telegram: Telegram
+) -> None:
+    program, office = make_program(), new_office()
+    program.expected_errors = [f"bot {office.bot} is suspended: Unauthorized"]
+    program.start()
+    program.add([office])
+    new = f"{office.bot}:ANOTHER-secret"
+    program.secrets |= {new}
+
+    def revoke(state: Any) -> None:
+        state.bot(office.bot).token = new
+
+    telegram.ask(revoke)
+    program.play([(office, scenario("incoming-missed"))])
+    until(lambda: f"bot {office.bot} is suspended: Unauthorized" in program.log, "it is said loudly")
+    listed = program.cli("subscriber", "list", office.number).stdout
+    assert listed.count("bot suspended: Unauthorized") == len(office.chats)
+    until(lambda: blocked(program, office) == set(office.chats), "the trace tells why nothing came")
+
+    n_said = program.log.count("is suspended")
+    assert program.cli("subscriber", "resume", office.number, "0").stdout == "resumed\n"
+    until(lambda: program.log.count("is suspended") > n_said, "the old token is of no use, and that is said again")
+    given = program.cli("enterprise", "add", office.number, "--bot-token", new)
+    assert f"bot {office.bot} is suspended. Next: callgram subscriber resume {office.number} 0\n" in given.stdout
+
+    def resumed(chat: int) -> list[str]:
+        program.cli("subscriber", "resume", office.number, "0")  # again where serve still had the old token
+        return telegram.texts(office.bot, chat)
+
+    for chat in office.chats:
+        (text,) = until(lambda chat=chat: resumed(chat), "what was due comes")
+        assert is_final(text)
+    assert "suspended" not in program.cli("subscriber", "list", office.number).stdout

@@ -1124,6 +1124,28 @@ async def test_the_directory_is_what_was_put_in_and_its_mark_changes_with_it(wor
 
 
 @conforms
+async def test_a_new_token_of_a_bot_is_that_of_all_its_enterprises_and_keeps_its_subscribers(world: World) -> None:
+    store = await world.open()
+    new = f"{BOT}:new"
+    for one in (enterprise("0367"), enterprise("0400"), enterprise("0500", bot="701:other")):
+        await store.put_enterprise(one)
+    await store.add_subscriber("0400", Chat(id=41, name="Anna"))
+    await store.add_subscriber("0500", Chat(id=42))
+    await store.put_enterprise(enterprise("0367", bot=new))
+    directory = await store.directory()
+    assert {number: one.bot_token for number, one in directory.enterprises.items()} == {
+        "0367": Secret(new),
+        "0400": Secret(new),
+        "0500": Secret("701:other"),
+    }
+    assert directory.chats_of("0367") == directory.chats_of("0400") == (Chat(id=41, name="Anna"),)
+    assert directory.chats_of("0500") == (Chat(id=42),)
+    await store.put_enterprise(enterprise("0367", bot="702:another"))
+    assert (await store.directory()).chats_of("0367") == (), "another bot has subscribers of its own"
+    assert (await store.directory()).chats_of("0400") == (Chat(id=41, name="Anna"),)
+
+
+@conforms
 async def test_what_cannot_be_in_the_directory_is_refused_without_a_secret(world: World) -> None:
     store = await world.open()
     await store.put_enterprise(enterprise("0367", "s3cret"))

@@ -72,7 +72,8 @@ _REQUIRE = click.option(
 def enterprise_add(number: str, **given: Any) -> None:
     """Add the enterprise NUMBER, which needs --token and --bot-token, or change what is given of it.
 
-    Addresses that are given replace those of before. Where there are none, its hosts may post from anywhere.
+    Addresses that are given replace those of before. Where there are none, its hosts may post from anywhere. A new token
+    of the same bot is that of all its enterprises, and keeps its subscribers.
     """
     if not re.fullmatch(r"\S{1,64}", number):
         raise ConfigError("NUMBER: use 1 to 64 characters without spaces, such as 0367")
@@ -88,8 +89,13 @@ def enterprise_add(number: str, **given: Any) -> None:
         done.append(new)
         return new
 
-    with_store(lambda store: store.change_enterprise(number, change))
-    click.echo(f"enterprise {number}: bot {done[0].bot_id}. Next: callgram subscriber add {number} CHAT_ID")
+    async def put(store: Store) -> bool:
+        await store.change_enterprise(number, change)
+        return any((one.bot_id, one.chat_id, one.until) == (done[0].bot_id, 0, None) for one in await store.limits())
+
+    suspended = with_store(put)
+    state, next_step = (" is suspended", "resume {} 0") if suspended else ("", "add {} CHAT_ID")
+    click.echo(f"enterprise {number}: bot {done[0].bot_id}{state}. Next: callgram subscriber {next_step.format(number)}")
 
 
 def _checked(
@@ -223,7 +229,9 @@ def subscriber_list(number: str | None) -> None:
         for chat in directory.chats_of(one.number) if number in {None, one.number} else ():
             limit = closed.get((one.bot_id, chat.id)) or closed.get((one.bot_id, 0))
             state = f"muted until {chat.muted_until:%Y-%m-%d %H:%M}Z" if chat.muted_until and now < chat.muted_until else "ok"
-            rows.append((one.number, str(chat.id), chat.name, f"suspended: {limit.reason}" if limit else state))
+            if limit:
+                state = f"{'suspended' if limit.chat_id else 'bot suspended'}: {limit.reason}"
+            rows.append((one.number, str(chat.id), chat.name, state))
     show("subscribers", ("enterprise", "chat", "name", "state"), rows)
 
 

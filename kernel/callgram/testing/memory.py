@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from callgram.cards import Card
-from callgram.context import Chat, Directory, Enterprise
+from callgram.context import Chat, Directory, Enterprise, Secret
 from callgram.errors import ConfigError
 from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress, ids_told, unknown_sends
 from callgram.testing.memory_batch import MemoryBatch
@@ -80,9 +80,19 @@ class MemoryStore(MemoryReading, MemoryNaming):
                 raise ConfigError(
                     f"enterprise {number}: enterprise {other.number} has that token; give each a token of its own"
                 )
-        if self._db.enterprises.get(number) != enterprise:
+        old = self._db.enterprises.get(number)
+        if old is not None and old.bot_token != enterprise.bot_token and old.bot_id == enterprise.bot_id != 0:
+            self._renew_bot_token(old.bot_token, enterprise.bot_token)
+        if old != enterprise:
             self._db.enterprises[number] = enterprise
             self._db.changes += 1
+
+    def _renew_bot_token(self, old: Secret, new: Secret) -> None:
+        for number, one in self._db.enterprises.items():
+            if one.bot_token == old:
+                self._db.enterprises[number] = msgspec.structs.replace(one, bot_token=new)
+        for bot, chat in [key for key in self._db.chats if key[0] == old.reveal()]:
+            self._db.chats.setdefault((new.reveal(), chat), self._db.chats.pop((bot, chat)))
 
     async def change_enterprise(self, number: str, change: Callable[[Enterprise | None], Enterprise]) -> None:
         await self.put_enterprise(change(self._db.enterprises.get(number)))

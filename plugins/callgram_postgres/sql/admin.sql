@@ -45,6 +45,15 @@ SET name = $2, name2 = $3, bot_token = $4, allowed_addresses = $5, webhook_secre
 WHERE number = $1
 RETURNING true
 
+-- name: renew_bot_token
+-- A bot has one token: the new one $2 takes the place of $1 in its enterprises and for its subscribers.
+WITH enterprises_of_bot AS (
+    UPDATE enterprises SET bot_token = $2 WHERE bot_token = $1
+)
+UPDATE telegram_users AS u SET bot_token = $2
+WHERE u.bot_token = $1
+    AND NOT EXISTS (SELECT FROM telegram_users AS n WHERE n.bot_token = $2 AND n.tg_id = u.tg_id)
+
 -- name: add_enterprise
 -- Add an enterprise.
 INSERT INTO enterprises (number, name, name2, bot_token, allowed_addresses, webhook_secrets, require_signature)
