@@ -11,11 +11,12 @@ import os
 import re
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
 
+from callgram.telegram.limits import BOT_WINDOW_S
 from callgram_simulator.truth import TruthEntry
 
 from .town import Made, Town, town
@@ -29,6 +30,12 @@ UNREPORTED_S = 10.0  # so old what a killed node had not reported yet may be: th
 
 def digits(text: str) -> str:
     return re.sub(r"\D", "", text)
+
+
+def late(seen_at: float, asked_at: list[float]) -> bool:
+    """A call that was longer on the way than a sender has to reckon with: the machine was busy with others."""
+    since = max((at for at in asked_at if at <= seen_at), default=seen_at)
+    return seen_at - since > BOT_WINDOW_S - SECOND
 
 
 def how_far(text: str) -> int:
@@ -117,16 +124,25 @@ class Ended:
                 assert known or self.killed_behind(one.at), f"not in the trace: {one}"
 
     def check_rate(self) -> None:
-        """Not more than 30 calls in any second: by the clock of those who ask, and by that of Telegram, where that was awake."""
+        """Not more than 30 calls in any second: by the clock of those who ask, and by that of Telegram, where we were awake,
+        and of what was not late on the way."""
         for bot in {firm.bot for firm in self.town.firms}:
             asked = {
-                (one["at"].timestamp(), one["chat_id"], one["op"], one["message_id"])
+                (one["at"].timestamp(), one["op"], one["chat_id"], one["message_id"])
                 for one in self.actions
                 if one["bot_id"] == bot and one["op"] in {"send", "edit"} and not one["reason"].startswith(("found", "in hand"))
             }
-            self.check_second(bot, sorted(at for at, *_ in asked), "asked")
-            seen = sorted(one.at for one in self.truth if one.bot_id == bot and one.kind != "delete")
-            self.check_second(bot, [at for at in seen if not self.asleep(at)], "seen")
+            self.check_second(bot, sorted(at for at, *_ in asked if not self.asleep(at)), "asked")
+            asked_at = defaultdict(list)
+            for at, *what in asked:
+                asked_at[tuple(what)].append(at)
+            seen = [
+                (one.at, asked_at[one.kind, one.chat_id, one.message_id])
+                for one in self.truth
+                if one.bot_id == bot and one.kind != "delete"
+            ]
+            awake = sorted(at for at, since in seen if not self.asleep(at) and not late(at, since))
+            self.check_second(bot, awake, "seen")
 
     def asleep(self, at: float) -> bool:
         """We slept just before, so that it may have come earlier than we saw it."""
