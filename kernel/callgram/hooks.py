@@ -110,7 +110,8 @@ async def startup(ctx: Context) -> None:
 
 @hookspec
 async def shutdown(ctx: Context) -> None:
-    """The process ends, after the last hook of yours was called: close what ``startup`` opened."""
+    """The process ends, after the last hook of yours was called: close what ``startup`` opened. ``ctx.store`` still answers,
+    but for the plugin that opened it."""
 
 
 @hookspec

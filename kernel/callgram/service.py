@@ -192,25 +192,29 @@ def lifecycle_context(
 
 @asynccontextmanager
 async def opened_store(settings: Settings, plugins: Plugins) -> AsyncIterator[Store]:
-    """The store that a plugin opens, closed at the end; the plugins that started are shut down after it.
+    """The store that a plugin opens. At the end the other plugins are shut down, it is closed, and then that plugin is.
 
     Raises:
         ConfigError: no plugin opens a store, or it cannot be opened; with the remedy.
     """
     names, arguments = tuple(plugins.loaded), lifecycle_context(plugins, settings)
+    left = names
     try:
-        store = None
+        store, opener = None, ""
         for one in plugins.loaded.values():
             if store is None and one.status is Status.OK and "open_store" in one.hooks:
-                store = await _open(one, arguments(one.name)["ctx"])
+                store, opener = await _open(one, arguments(one.name)["ctx"]), one.name
         if store is None:
             raise ConfigError('no plugin of plugins.toml opens a store; add [[plugin]] name = "postgres"')
         try:
             yield store
         finally:
+            left = (opener,)
+            others = tuple(name for name in names if name != opener)
+            await plugins.dispatcher.every("shutdown", others, lifecycle_context(plugins, settings, store))
             await store.close()
     finally:
-        await plugins.dispatcher.every("shutdown", names, arguments)
+        await plugins.dispatcher.every("shutdown", left, arguments)
 
 
 async def _open(one: Loaded, ctx: Context) -> Store | None:
