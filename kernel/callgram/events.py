@@ -180,9 +180,8 @@ def _unreadable(body: bytes, error: msgspec.ValidationError) -> IngestError:
         return IngestError(422, 'the body must be a JSON object such as {"Token": "…", "UniqueId": "…"}')
     found = _FIELD.search(str(error))
     name = found.group(1) if found else "?"
-    return IngestError(
-        422, f"field {name}: {str(error).split(' - at')[0]}; send text, a number or a list of them", field=name
-    )
+    wanted = "text, a number or a list of them" if name == "Extensions" else "text or a number"
+    return IngestError(422, f"field {name}: {str(error).split(' - at')[0]}; send {wanted}", field=name)
 
 
 def text_of(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, Response, asgi, get
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import (
@@ -62,12 +63,22 @@ def make_app(ingest: Ingest | None, ready: Report, routes: list[Any]) -> Litesta
     config = OpenAPIConfig(
         title="callgram", version=__version__, path="/schema", render_plugins=[SwaggerRenderPlugin()]
     )
-    app = Litestar([*events, live, is_ready, metrics, *routes], openapi_config=config, logging_config=None)
+    app = Litestar(
+        [*events, live, is_ready, metrics, *routes],
+        openapi_config=config,
+        logging_config=None,
+        exception_handlers={NotFoundException: _nowhere},
+    )
     if ingest:
         paths = app.openapi_schema.paths
         if paths is not None:
             paths.update({f"/{kind}": _documented(kind) for kind in POSTED})
     return app
+
+
+def _nowhere(_request: Any, _error: Exception) -> Response[dict[str, str]]:
+    """A path that nobody has. Of a process that takes no events, theirs are such."""
+    return Response({"error": "this process has no such route; /schema shows those that it has"}, status_code=404)
 
 
 def _event_route(kind: Kind, ingest: Ingest) -> Any:

@@ -145,7 +145,8 @@ def test_replay_posts_a_scenario_and_says_how_it_went(program: Program, office: 
     for chat in office.chats:
         (text,) = telegram.texts(office.bot, chat)
         assert is_final(text)
-    refused = program.cli("replay", path, *options, "--token", "nobody's")
+    port = program.url.rpartition(":")[2]
+    refused = program.cli("replay", path, "--speed", "50", "--token", "nobody's", CALLGRAM_PORT=port)
     assert (refused.returncode, refused.stdout) == (1, "0 events posted, 9 refused\n")
     assert_one_line(refused.stderr, "403", "unknown Token")
 
@@ -167,6 +168,7 @@ def assert_one_line(stderr: str, *parts: str) -> None:
         pytest.param(["subscriber", "resume", "9999", "5"], ["9999"], id="resume of an unknown one"),
         pytest.param(["subscriber", "mute", "9999", "5"], ["9999", "not subscribed"], id="mute of an unknown one"),
         pytest.param(["subscriber", "add", "9999", "0"], ["CHAT_ID is 0"], id="chat 0"),
+        pytest.param(["subscriber", "list", "9999"], ["no enterprise 9999"], id="chats of an unknown one"),
         pytest.param(
             ["enterprise", "add", "9 9", "--token", "t", "--bot-token", "1:a"], ["NUMBER"], id="a number with a space"
         ),
@@ -202,6 +204,13 @@ def test_what_a_command_refuses_is_one_line(program: Program, arguments: list[st
     done = program.cli(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert_one_line(done.stderr, *parts)
+
+
+@pytest.mark.parametrize("command", ["add", "remove", "mute", "resume"])
+def test_a_chat_id_that_telegram_cannot_have_is_refused(program: Program, office: Office, command: str) -> None:
+    done = program.cli("subscriber", command, office.number, "99999999999999999999")
+    assert done.returncode == 2
+    assert "Invalid value for 'CHAT_ID'" in done.stderr
 
 
 def test_a_token_belongs_to_one_enterprise(program: Program, office: Office) -> None:

@@ -112,6 +112,7 @@ def test_another_method_is_405_and_post_is_offered(program: Program, office: Off
 def test_an_unknown_path_is_404(program: Program, office: Office, path: str) -> None:
     answer = program.request("POST", path, json.dumps({"Token": office.token, **EVENT}).encode())
     assert answer.status == 404
+    assert "no such route" in answer.json["error"]
     assert program.stored(office) == []
 
 

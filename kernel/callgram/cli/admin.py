@@ -19,6 +19,8 @@ from callgram.settings import load
 from callgram.signatures import new_secret, rotated
 from callgram.store import Store
 
+CHAT_ID = click.IntRange(-(2**52), 2**52)  # "at most 52 significant bits" (Bot API, Chat)
+
 
 def show(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
@@ -193,7 +195,7 @@ def subscriber() -> None:
 
 @subscriber.command("add", context_settings={"ignore_unknown_options": True})
 @click.argument("number")
-@click.argument("chat_id", type=int)
+@click.argument("chat_id", type=CHAT_ID)
 @click.option("--name", default="", help="For people.")
 def subscriber_add(number: str, chat_id: int, name: str) -> None:
     """Send the messages of enterprise NUMBER to CHAT_ID too. Groups have negative ids."""
@@ -205,7 +207,7 @@ def subscriber_add(number: str, chat_id: int, name: str) -> None:
 
 @subscriber.command("remove", context_settings={"ignore_unknown_options": True})
 @click.argument("number")
-@click.argument("chat_id", type=int)
+@click.argument("chat_id", type=CHAT_ID)
 def subscriber_remove(number: str, chat_id: int) -> None:
     """Send no more messages of enterprise NUMBER to CHAT_ID."""
     if not with_store(lambda store: store.remove_subscriber(number, chat_id)):
@@ -222,6 +224,8 @@ def subscriber_list(number: str | None) -> None:
         return await store.directory(), await store.limits()
 
     directory, limits = with_store(collect)
+    if number is not None and number not in directory.enterprises:
+        raise ConfigError(f"there is no enterprise {number}; see callgram enterprise list")
     now = datetime.now(UTC)
     closed = {(limit.bot_id, limit.chat_id): limit for limit in limits if limit.until is None}
     rows = []
@@ -237,7 +241,7 @@ def subscriber_list(number: str | None) -> None:
 
 @subscriber.command("mute", context_settings={"ignore_unknown_options": True})
 @click.argument("number")
-@click.argument("chat_id", type=int)
+@click.argument("chat_id", type=CHAT_ID)
 @click.option("--hours", default=12.0, show_default=True, type=click.FloatRange(0, 8760), help="0 ends it.")
 def subscriber_mute(number: str, chat_id: int, hours: float) -> None:
     """Start no message in CHAT_ID of enterprise NUMBER for some time. What is there already is brought to its end."""
@@ -249,7 +253,7 @@ def subscriber_mute(number: str, chat_id: int, hours: float) -> None:
 
 @subscriber.command("resume", context_settings={"ignore_unknown_options": True})
 @click.argument("number")
-@click.argument("chat_id", type=int)
+@click.argument("chat_id", type=CHAT_ID)
 def subscriber_resume(number: str, chat_id: int) -> None:
     """Write to a suspended CHAT_ID of enterprise NUMBER again; 0 resumes its bot."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,12 @@ def demo(**options: Any) -> None:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="callgram to post to.")
+@click.option(
+    "--url",
+    default=lambda: f"http://127.0.0.1:{os.environ.get('CALLGRAM_PORT') or 8080}",
+    show_default="http://127.0.0.1, CALLGRAM_PORT or 8080",
+    help="callgram to post to.",
+)
 @click.option(
     "--speed", type=click.FloatRange(min=0.001), default=1.0, show_default=True, help="10 is ten times as fast."
 )
