@@ -162,18 +162,9 @@ class Hand:
 
     # Reports
 
-    def _note(
-        self,
-        op: Op,
-        outcome: Outcome,
-        message_id: int,
-        text: str,
-        at: datetime,
-        *,
-        found: bool = False,
-        stage: Stage | None = None,
-    ) -> None:
-        self._actions.append(self._action(op, outcome, message_id, text, at, found=found, stage=stage))
+    def _note(self, *asked: Any, **more: Any) -> None:
+        """Add to the trace what Telegram was asked and answered, as ``_action`` has it, with the next report."""
+        self._actions.append(self._action(*asked, **more))
 
     def _action(
         self,
