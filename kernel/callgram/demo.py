@@ -30,6 +30,7 @@ from callgram.errors import ConfigError
 from callgram.replay import Post, read
 
 PATIENCE_S = 60.0
+LET_GO_S = 5.0
 PAUSE_S = (2.0, 6.0)  # between two calls of one enterprise
 PR_SET_PDEATHSIG = 1
 
@@ -93,6 +94,8 @@ async def play(*, port: int, chats_port: int, speed: float, once: bool) -> None:
 
 
 async def _play(port: int, chats_port: int, speed: float, once: bool) -> None:
+    for option, chosen in (("--port", port), ("--chats-port", chats_port)):
+        await _until_free(option, chosen)
     port, chats_port = port or _free_port(), chats_port or _free_port()
     url, chats_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{chats_port}"
     data_dir = _data_dir()
@@ -133,6 +136,23 @@ def _data_dir() -> Path:
         return Path("/var/lib/callgram/demo")  # PostgreSQL runs as another user, who may not enter /root
     home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
     return Path(home) / "callgram/demo"
+
+
+async def _until_free(option: str, port: int) -> None:
+    """Nobody else may listen there: calls would be posted to him. A demo that was killed needs a moment to let go."""
+    deadline = asyncio.get_running_loop().time() + LET_GO_S
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return
+            except OSError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise ConfigError(
+                        f"port {port}: {error.strerror}; give another {option}, 0 takes a free one"
+                    ) from None
+        await asyncio.sleep(0.1)
 
 
 def _free_port() -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from callgram import ConfigError
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -35,11 +37,16 @@ def simulator(host: str, port: int, flood: bool, registered_only: bool, state: P
     )
 
     async def run() -> None:
-        async with Simulator(settings) as server:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(Simulator(settings))
+            except OSError as error:
+                raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; give another --host or --port") from None
             click.echo(f"Bot API and chat view at {server.url}   (Ctrl-C stops it)")
             click.echo(f"callgram serve with CALLGRAM_TELEGRAM_API_URL={server.url} writes to it")
-            async with kept(server.state, state) if state else contextlib.nullcontext():
-                await _until_told()
+            if state:
+                await stack.enter_async_context(kept(server.state, state))
+            await _until_told()
 
     asyncio.run(run())
 

@@ -213,6 +213,14 @@ def test_a_chat_id_that_telegram_cannot_have_is_refused(program: Program, office
     assert "Invalid value for 'CHAT_ID'" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["simulator --port", "demo --chats-port 0 --port", "demo --port 0 --chats-port"])
+def test_a_port_that_is_taken_is_said_in_one_line(idle: Program, telegram: Telegram, option: str) -> None:
+    port = telegram.url.rpartition(":")[2]
+    done = idle.cli(*option.split(), port)
+    assert done.returncode == 1
+    assert_one_line(done.stderr, port, "address already in use" if "demo" not in option else "Address", "another --")
+
+
 def test_a_token_belongs_to_one_enterprise(program: Program, office: Office) -> None:
     done = program.cli("enterprise", "add", "9999", "--token", office.token, "--bot-token", "1:abc")
     assert done.returncode == 1
