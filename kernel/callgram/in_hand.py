@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 import msgspec
@@ -26,14 +27,31 @@ from callgram.trace import Action, Op
 
 SEARCH_PAUSE_S = 4.0  # of what texts go before, where the chat's budget is spent
 STALE_S = 0.25  # a card that waited so long in hand, for an answer or behind another one, may have changed: it is claimed anew
+UNWELL = frozenset({Kind.SERVER, Kind.NOT_SENT, Kind.AMBIGUOUS})
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+class Trouble:
+    """Says in the log what goes wrong with Telegram: each thing once a minute, not once for each card."""
+
+    EVERY_S = 60.0
+
+    def __init__(self) -> None:
+        self._said: dict[object, float] = {}
+
+    def say(self, level: str, key: object, now: float, message: str, *about: object) -> None:
+        """``now`` is monotonic seconds. What has the same ``key`` is the same thing."""
+        if now - self._said.get(key, -inf) >= self.EVERY_S:
+            self._said[key] = now
+            logger.log(level, message, *about)
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """What a delivery works with. ``monotonic`` seconds are the clock of ``limits``, ``clock`` tells the time of day,
     ``chance`` answers 0 to 1.
 
-    ``holds(bot, fence)`` is asked before each call: a node that was frozen must not write for another's bot. ``report``
+    ``holds(bot, fence)`` is asked before each call: a node that was frozen must not write for another's bot. ``token_of`` a
+    bot is the token that it has now. ``report``
     hands a Progress to the sender's next transaction; ``sent_ids`` answers ``[(message id, sent at)]`` of what the bot is
     known to have sent where an orphan would have got its id.
     """
@@ -46,11 +64,13 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     monotonic: Callable[[], float]
     chance: Callable[[], float]
     holds: Callable[[int, int], bool]
+    token_of: Callable[[int], Secret | None]
     report: Callable[[Progress], None]
     limit_chat: Callable[[ChatLimit], Awaitable[None]]
     move_chat: Callable[[int, int, int], Awaitable[None]]
     sent_ids: Callable[[int, int, datetime], Awaitable[Sequence[tuple[int, datetime]]]]
     replies: Replies = msgspec.field(default_factory=Replies)
+    trouble: Trouble = msgspec.field(default_factory=Trouble)
     searched: dict[tuple[str, int, int, datetime], set[int]] = msgspec.field(default_factory=dict)
     """The ids that each search has looked at, so that it goes on behind a pause. Another node begins it anew."""
 
@@ -119,11 +139,13 @@ class Hand:
         if outcome.kind is Kind.MIGRATE:
             await self._ports.move_chat(bot, chat, outcome.migrate_to)
             return Wait(None)
-        if outcome.kind in {Kind.SERVER, Kind.NOT_SENT, Kind.AMBIGUOUS}:
+        if outcome.kind in UNWELL:
             return self._retry()
         if outcome.reason is Reason.CONTENT and not self._plain:
             self._plain = True
             return None
+        if outcome.reason is Reason.TOKEN and self._ports.token_of(bot) != self._token:
+            return BACK  # it was replaced meanwhile
         if outcome.reason in {Reason.CHAT_DEAD, Reason.TOKEN}:
             return await self._suspend(0 if outcome.reason is Reason.TOKEN else chat, outcome.description)
         self._skip(f"gave up: {outcome.reason}")
@@ -141,7 +163,8 @@ class Hand:
         """Nobody writes to the chat (0: for the bot) until a person resumes it. The card stays due, for that moment."""
         bot = self._card.bot_id
         if chat == 0:
-            logger.error("bot {} is suspended: {}; see callgram subscriber list", bot, reason)
+            say = "bot {} is suspended: {}; see callgram subscriber list"
+            self._ports.trouble.say("ERROR", bot, self._ports.monotonic(), say, bot, reason)
         await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=None, reason=reason))
         self._skip(f"blocked: {reason}")
         return Wait(0.0, failed=False)
@@ -178,6 +201,10 @@ class Hand:
         stage: Stage | None = None,
     ) -> Action:
         count_call(op, outcome.kind, outcome.took_s)
+        if outcome.kind in UNWELL:
+            say = "Telegram: {} of a {}: {} {}; it goes on by itself"
+            about = (outcome.kind, op, outcome.reason, outcome.description)
+            self._ports.trouble.say("WARNING", outcome.kind, self._ports.monotonic(), say, *about)
         said, reason = str(outcome.kind), f"{outcome.reason}: {outcome.description}" if outcome.description else ""
         if outcome.ok and outcome.reason in {Reason.DONE_ALREADY, Reason.GONE} and not found:
             # Done by a try whose answer was lost, then it is ours and executed; else somebody else was faster.

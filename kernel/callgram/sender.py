@@ -78,6 +78,7 @@ class Sender:
             monotonic=monotonic,
             chance=random.random,
             holds=self._holds,
+            token_of=lambda bot: directory().bots().get(bot),
             report=lambda progress: self._rounds[progress.bot_id % ROUNDS].take(progress),
             limit_chat=store.limit_chat,
             move_chat=store.move_chat,
@@ -169,6 +170,10 @@ class Sender:
         self._take_leases(dict(held), began)
 
     def _take_leases(self, held: dict[int, int], began: float) -> None:
+        twins = [bot for bot in held if began < self._leased_until and self._leases.get(bot, held[bot]) != held[bot]]
+        if twins:
+            say = "another process calls itself {}, too, and takes the same bots: see CALLGRAM_NODE"
+            self.ports.trouble.say("ERROR", "twins", began, say, self._node)
         for bot in held.keys() - self._leases.keys():
             self.limits.start_bot(bot, self.monotonic(), empty=held[bot] > 1)
         for bot in self._leases.keys() - held.keys():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from loguru import logger
@@ -16,6 +18,7 @@ from loguru import logger
 from callgram import Stage
 from callgram.cards import Urgency
 from callgram.cli import admin
+from callgram.context import Secret
 from callgram.store import ChatLimit
 from callgram.telegram.limits import LimitSettings
 from callgram.trace import Op
@@ -229,22 +232,73 @@ async def test_a_closed_topic_gives_the_card_up_and_says_why(made: Rig) -> None:
 # the token
 
 
-@on_rig(CHAT, GROUP)
-async def test_a_revoked_token_suspends_the_bot_loudly(made: Rig) -> None:
+@contextmanager
+def listening(level: str) -> Iterator[list[str]]:
     said: list[str] = []
-    sink = logger.add(said.append, level="ERROR")
-    made.simulator.state.bot(700).token = "700:other"
-    made.simulator.state.change_settings(any_token=False)
-    await made.plan(Stage.HANGUP)
-    [limit] = await made.until_limits()
+    sink = logger.add(said.append, level=level)
+    yield said
     logger.remove(sink)
+
+
+@on_rig(CHAT, GROUP, 43, 44)
+async def test_a_revoked_token_suspends_the_bot_loudly_and_once(made: Rig) -> None:
+    with listening("ERROR") as said:
+        made.simulator.state.bot(700).token = "700:other"
+        made.simulator.state.change_settings(any_token=False)
+        await made.plan(Stage.HANGUP)
+        [limit] = await made.until_limits()
+        await made.until(made.idle)
+    assert len(made.outcomes(Op.SEND)) > 1, "several were in flight"
+    assert [line for line in said if "bot 700 is suspended" in line] == said
+    assert len(said) == 1
     assert (limit.chat_id, limit.until) == (0, None)
-    assert any("bot 700 is suspended" in line for line in said)
     assert not any("700:x" in line for line in said)
     n_tries = len(made.outcomes(Op.SEND))
     await made.plan(Stage.HANGUP)
     await made.until(lambda: sum("blocked" in reason for reason in made.reasons()) >= 4 or len(made.reasons()) >= 3)
     assert len(made.outcomes(Op.SEND)) == n_tries
+
+
+@on_rig(CHAT)
+async def test_a_token_that_was_replaced_while_it_was_in_use_suspends_nobody(made: Rig) -> None:
+    made.simulator.state.bot(700).token = "700:new"
+    made.simulator.state.change_settings(any_token=False)
+    ask = made.session.call
+
+    async def replaced(*given: Any) -> Any:
+        known = made.directory.enterprises["0367"]
+        await made.store.put_enterprise(msgspec.structs.replace(known, bot_token=Secret("700:new")))
+        made.directory = await made.store.directory()
+        return await ask(*given)
+
+    made.session.call = replaced
+    call = await made.plan(Stage.HANGUP)
+    await made.shows(f"{call} hangup")
+    assert made.outcomes(Op.SEND) == ["rejected", "ok"]
+    assert await made.store.limits() == []
+
+
+@on_rig(CHAT, GROUP)
+async def test_the_log_says_once_that_telegram_is_not_well(made: Rig) -> None:
+    with listening("WARNING") as said:
+        for _ in range(2):
+            made.fail("502", "sendMessage")
+        call = await made.plan(Stage.HANGUP)
+        await made.until(lambda: made.texts() and made.texts(GROUP))
+    assert len(said) == 1
+    assert "Telegram: ambiguous of a send" in said[0]
+    assert made.texts() == [f"{call} hangup"]
+
+
+@on_rig(CHAT)
+async def test_two_processes_of_one_name_are_told_of_each_other(made: Rig) -> None:
+    await made.sender.renew()
+    with listening("ERROR") as said:
+        await made.sender.renew()
+        await made.store.another_process().hold_leases("rig", [700], ttl_s=6)
+        await made.sender.renew()
+    assert len(said) == 1
+    assert "CALLGRAM_NODE" in said[0]
 
 
 # flood

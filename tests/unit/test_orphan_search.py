@@ -73,6 +73,7 @@ def test_only_the_first_card_in_hand_of_a_chat_searches(first: bool) -> None:
         monotonic=lambda: 0.0,
         chance=lambda: 0.0,
         holds=lambda bot, fence: True,
+        token_of=lambda bot: None,
         report=reports.append,
         limit_chat=None,  # type: ignore[arg-type]
         move_chat=None,  # type: ignore[arg-type]
