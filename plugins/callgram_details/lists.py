@@ -48,7 +48,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def asked_by(request: Ask) -> Asked:
-    return Asked(**{name: request.query_params.get(name, "")[:64] for name in Asked.__struct_fields__})
+    told = {name: request.query_params.get(name, "") for name in Asked.__struct_fields__}
+    return Asked(**{name: text.replace("\0", "")[:64] for name, text in told.items()})  # no database keeps NUL
 
 
 def filter_of(asked: Asked, reader: Reader, locale: Locale) -> CallFilter:
