@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,21 +25,34 @@ def postgres_server() -> Iterator[str]:
     asyncio.run(server.start(as_guest_ok=False))
     try:
         dsn = server.dsn.replace("/postgres?", "/{database}?").replace("user=postgres", "user={user}")
-        asyncio.run(_execute(dsn.format(user="postgres", database="postgres"), "CREATE ROLE callgram LOGIN"))
+        _on(dsn, "CREATE ROLE callgram LOGIN")
         yield dsn
     finally:
         asyncio.run(server.stop())
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def new_dsn(postgres_server: str) -> Callable[[], str]:
+    """``new_dsn()``: the DSN of a fresh, empty database, for a user who owns it and nothing else."""
+
+    def create() -> str:
+        name = f"test_{next(_NUMBERS)}"
+        _on(postgres_server, f"CREATE DATABASE {name} OWNER callgram")
+        return postgres_server.format(user="callgram", database=name)
+
+    return create
+
+
 @pytest.fixture
-def postgres_dsn(postgres_server: str) -> Iterator[str]:
-    """The DSN of a fresh, empty database, for a user who owns it and nothing else."""
-    name = f"test_{next(_NUMBERS)}"
-    admin = postgres_server.format(user="postgres", database="postgres")
-    asyncio.run(_execute(admin, f"CREATE DATABASE {name} OWNER callgram"))
-    yield postgres_server.format(user="callgram", database=name)
-    asyncio.run(_execute(admin, f"DROP DATABASE {name} WITH (FORCE)"))
+def postgres_dsn(postgres_server: str, new_dsn: Callable[[], str]) -> Iterator[str]:
+    dsn = new_dsn()
+    yield dsn
+    _on(postgres_server, f"DROP DATABASE {dsn.partition('?')[0].rpartition('/')[2]} WITH (FORCE)")
+
+
+def _on(server: str, sql: str) -> None:
+    asyncio.run(_execute(server.format(user="postgres", database="postgres"), sql))
 
 
 async def _execute(dsn: str, sql: str) -> None:

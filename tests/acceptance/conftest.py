@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+from .browser import browser, kept, opened
+from .harness import SUPERUSER, Background, Office, Program, Telegram, new_office, plugins_toml
 
-from harness import SUPERUSER, Background, Office, Program, Telegram, new_office, plugins_toml
-
+__all__ = ["browser", "kept", "opened"]  # pytest finds fixtures here
 N_OFFICES = 80
 MODES = """
 [enterprise.6001]

@@ -10,30 +10,28 @@ import contextlib
 import http.client
 import itertools
 import json
-import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 import asyncpg
 import msgspec
-from recordings import with_token
 
+from callgram.context import Chat, Enterprise, Secret
 from callgram.replay import Post
+from callgram_postgres.store import connect
 from callgram_simulator.server import Simulator
 from callgram_simulator.settings import FloodSettings, SimulatorSettings
 from callgram_simulator.state import State
 from callgram_simulator.truth import TruthEntry
 from callgram_tracer import Line, parse_line
+
+from ..serve import Serve, until, users
+from .recordings import with_token
 
 Result = TypeVar("Result")
 
@@ -42,24 +40,17 @@ SHIPPED = ("postgres", "start", "dial", "bridge", "hangup", "internal", "tracer"
 WIDE = "{ private_per_s = 1000, private_burst = 1000, group_per_min = 60000, group_burst = 1000, bot_per_s = 1000 }"
 
 
-def until(condition: Callable[[], Result], what: str, deadline_s: float = 20.0) -> Result:
-    """The first true answer of ``condition``; asks until then, and fails past the deadline."""
-    deadline = time.monotonic() + deadline_s
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {what}"
-        time.sleep(0.02)
-    return answer
-
-
-def plugins_toml(*names: str, hold_s: float = 0.1, enterprises: str = "") -> str:
-    """A plugins.toml of these plugins, by default all that are shipped; Telegram's limits are wide open."""
+def plugins_toml(*names: str, enterprises: str = "", **settings: str) -> str:
+    """A plugins.toml of these plugins, by default all that are shipped; Telegram's limits are wide open. ``settings`` are inline
+    tables by plugin, ``enterprises`` is the text behind."""
+    settings = {"start": "{ hold_s = 0.1 }"} | settings
     lines = ["api = 1", f"limits = {WIDE}"]
     for name in names or SHIPPED:
         lines += ["[[plugin]]", f'name = "{name}"']
         if name == "postgres":
             lines.append("required = true")
-        if name == "start":
-            lines.append(f"settings = {{ hold_s = {hold_s} }}")
+        if name in settings:
+            lines.append(f"settings = {settings[name]}")
     return "\n".join([*lines, enterprises, ""])
 
 
@@ -92,23 +83,6 @@ def new_office(number: str = "", n_chats: int = 2) -> Office:
         bot_token=f"{610_000_000 + at}:SECRET-secret-SECRET-secret-{at:06}",
         chats=(*persons, -1_002_000_000_000 - at),
     )
-
-
-ADD = """
-import json, sys
-from callgram.cli import guarded
-from callgram.cli.admin import with_store
-from callgram.context import Chat, Enterprise, Secret
-
-async def add(store):
-    for one in json.load(sys.stdin):
-        secrets = {"token": Secret(one["token"]), "bot_token": Secret(one["bot_token"])}
-        await store.put_enterprise(Enterprise(number=one["number"], **secrets))
-        for chat in one["chats"]:
-            await store.add_subscriber(one["number"], Chat(id=chat))
-
-guarded(lambda: with_store(add))
-"""
 
 
 # Beside the test: one thread with an event loop
@@ -199,73 +173,29 @@ class Answer(msgspec.Struct, frozen=True):
         return json.loads(self.body)
 
 
-class Program:
-    """A directory with ``callgram serve`` in it, started and stopped as often as a test wants."""
+class Program(Serve):
+    """One that sends to ``telegram``. ``secrets`` are in no log; ``expected_errors`` are patterns of those that may be in it."""
 
     def __init__(self, telegram: Telegram, background: Background, plugins: str, **environment: str) -> None:
-        # Not below pytest's own directories: as root those are closed to the account that PostgreSQL runs as.
-        self.base = Path(os.path.realpath(tempfile.mkdtemp(prefix="cg-")))
-        self.base.chmod(0o755)
-        self.work, self.data, self.log_file = self.base / "work", self.base / "data", self.base / "log"
-        self.work.mkdir()
-        self.log_file.touch()
+        super().__init__(plugins, **({"CALLGRAM_TELEGRAM_API_URL": telegram.url} | environment))
         self.telegram, self._background = telegram, background
-        (self.work / "plugins.toml").write_text(plugins)
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("CALLGRAM_")},
-            "CALLGRAM_DATA_DIR": str(self.data),
-            "CALLGRAM_TELEGRAM_API_URL": telegram.url,
-            "CALLGRAM_PORT": "0",
-            **environment,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-        self.url = ""
         self.secrets: set[str] = set()
         self.expected_errors: list[str] = []
         self._database: asyncpg.Connection | None = None
 
     # Life
 
-    def start(self, *options: str, wait: bool = True) -> None:
-        assert self.process is None, "it runs already"
-        told = self.log_file.stat().st_size
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "callgram", "serve", *options],
-                cwd=self.work,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        if wait:
-            self.until_ready(told)
-
-    def until_ready(self, told: int = 0, *, ready: bool = True) -> None:
-        def listening() -> str:
-            assert self.process is not None
-            assert self.process.poll() is None, f"serve ended with {self.process.poll()}: {self.log}"
-            found = re.findall(r"callgram serves \d+ enterprises at (\S+)", self.log_file.read_bytes()[told:].decode())
-            return found[-1] if found else ""
-
-        self.url = until(listening, "serve listens", 60)
-        if ready:
+    def start(self, *options: str, wait: bool = True, ready: bool = True) -> None:
+        super().start(*options, wait=wait)
+        if wait and ready:
             until(lambda: self.get("/health/ready").status == 200, "serve is ready", 30)
 
     def stop(self, deadline_s: float = 20.0) -> int:
-        """SIGTERM; answers the exit code once it has ended."""
-        process, self.process = self.process, None
-        assert process is not None
         self.disconnect()
-        process.send_signal(signal.SIGTERM)
-        return process.wait(deadline_s)
+        return super().stop(deadline_s)
 
     def kill(self) -> None:
-        """What a power cut or the OOM killer leaves behind."""
-        process, self.process = self.process, None
-        assert process is not None
-        process.kill()
-        process.wait()
+        super().kill()
         self.disconnect()
 
     def close(self) -> None:
@@ -274,39 +204,20 @@ class Program:
             if self.process is not None:
                 assert self.process.poll() is None, f"serve ended by itself: {self.log}"
                 assert self.stop() == 0, self.log
-            until(lambda: not self.users(), "no process is left", 20)
+            until(lambda: not users(self.base), "no process is left", 20)
             self._check_log()
         finally:
-            if self.process is not None:
-                self.process.kill()
-                self.process.wait()
             self.disconnect()
-            shutil.rmtree(self.base, ignore_errors=True)
+            self.remove()
 
     def _check_log(self) -> None:
-        text = (
-            self.log + (self.data / "postgres.log").read_text() if (self.data / "postgres.log").exists() else self.log
-        )
+        database_log = self.data / "postgres.log"
+        text = self.log + (database_log.read_text() if database_log.exists() else "")
         leaked = [secret for secret in self.secrets if secret in text]
         assert not leaked, f"in the log: {leaked}"
         errors = [line for line in self.log.splitlines() if re.search(r" (ERROR|CRITICAL) |^Traceback", line)]
         unknown = [line for line in errors if not any(re.search(known, line) for known in self.expected_errors)]
         assert not unknown, f"errors in the log:\n{self.log}"
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text()
-
-    def users(self) -> list[str]:
-        """The command lines of all live processes that name the directory, or run in it."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                line = (entry / "cmdline").read_bytes()
-                where = os.readlink(entry / "cwd") if entry.name.isdigit() else ""
-                if entry.name.isdigit() and (str(self.base).encode() in line or where.startswith(str(self.base))):
-                    found.append(f"{entry.name} {line!r}")
-        return found
 
     # Administration
 
@@ -324,21 +235,21 @@ class Program:
         )
 
     def add(self, offices: Sequence[Office]) -> None:
-        """Add enterprises with the code of the administrative commands, in one process; returns when serve sends for them."""
-        told = json.dumps([msgspec.structs.asdict(office) for office in offices])
+        """Add enterprises as the administrative commands do; returns when serve sends for them."""
         self.secrets |= {secret for office in offices for secret in (office.token, office.bot_token)}
         self.secrets |= {office.bot_token.partition(":")[2] for office in offices}
-        adding = [sys.executable, "-c", ADD]
-        subprocess.run(adding, cwd=self.work, env=self.environment, input=told, text=True, check=True, timeout=60)
-        if self.process is None:
-            return
+        self._background.run(self._add(offices))
         n_bots = self.sql("SELECT count(DISTINCT bot_token) FROM enterprises")[0][0]
+        until(lambda: self.get("/health/ready").json.get("bots") == {"used": n_bots, "owned": n_bots}, "serve sends for them")
 
-        def known() -> bool:
-            answer = self.get("/health/ready")
-            return answer.status == 200 and answer.json["bots"]["used"] == n_bots
-
-        until(known, "serve knows the new enterprises", 10)
+    async def _add(self, offices: Sequence[Office]) -> None:
+        store = await connect(self.dsn)
+        for office in offices:
+            secrets = {"token": Secret(office.token), "bot_token": Secret(office.bot_token)}
+            await store.put_enterprise(Enterprise(number=office.number, **secrets))
+            for chat in office.chats:
+                await store.add_subscriber(office.number, Chat(id=chat))
+        await store.close()
 
     # HTTP
 
@@ -389,14 +300,17 @@ class Program:
 
     # What became of it
 
+    @property
+    def dsn(self) -> str:
+        embedded = f"postgresql:///callgram?host={self.data}/run&port=5432&user=callgram"
+        return self.environment.get("CALLGRAM_DATABASE_URL", embedded)
+
     def sql(self, query: str, *arguments: Any) -> list[Any]:
         """Rows of its database; raises OSError or asyncpg's errors while it is away."""
-        embedded = {"host": str(self.data / "run"), "port": 5432, "user": "callgram", "database": "callgram"}
 
         async def ask() -> list[Any]:
             if self._database is None or self._database.is_closed():
-                dsn = self.environment.get("CALLGRAM_DATABASE_URL")
-                self._database = await asyncpg.connect(dsn, timeout=5, **({} if dsn else embedded))
+                self._database = await asyncpg.connect(self.dsn, timeout=5)
             rows: list[Any] = await self._database.fetch(query, *arguments, timeout=10)
             return rows
 

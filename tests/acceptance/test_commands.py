@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import SHIPPED, SUPERUSER, Office, Program, Telegram, new_office, plugins_toml, until
-from recordings import DATA, is_final, scenario
+
+from ..serve import until, users
+from .harness import SHIPPED, SUPERUSER, Office, Program, Telegram, new_office, plugins_toml
+from .recordings import DATA, is_final, scenario
 
 NOTICED_S = 1.0
 
@@ -115,10 +117,10 @@ def test_commands_work_without_a_serve_and_leave_no_process(idle: Program) -> No
     program.secrets |= {office.token, office.bot_token}
     done = program.cli("enterprise", "add", office.number, "--token", office.token, "--bot-token", office.bot_token)
     assert (done.returncode, done.stderr) == (0, "")
-    assert not program.users()
+    assert not users(program.base)
     (listed,) = json.loads(program.cli("enterprise", "list", "--json").stdout)
     assert listed["number"] == office.number
-    assert not program.users()
+    assert not users(program.base)
 
 
 def test_plugins_lists_what_became_of_each(program: Program, tmp_path: Path) -> None:

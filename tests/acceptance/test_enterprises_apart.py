@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import msgspec
-from harness import SUPERUSER, Office, Program, Telegram, new_office
-from recordings import as_new_call, capture, read_final, scenario
+
+from .harness import SUPERUSER, Office, Program, Telegram, new_office
+from .recordings import as_new_call, capture, read_final, scenario
 
 ONE, OTHER = "375296250001", "375296250002"
 

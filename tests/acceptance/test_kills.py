@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
-from harness import Background, Office, Program, Telegram, new_office, until
-from recordings import as_new_call, capture, is_final, read_final, scenario, with_token
 
 from callgram.replay import Post
+
+from ..serve import until
+from .harness import Background, Office, Program, Telegram, new_office
+from .recordings import as_new_call, capture, is_final, read_final, scenario, with_token
 
 SEED = 20260601
 VICTIMS = ("serve", "serve", "serve and database", "database", "serve", "serve and database")

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness import Office, Program, Telegram, new_office, until
-from recordings import as_new_call, capture, is_final, read_final, scenario
+from ..serve import until
+from .harness import Office, Program, Telegram, new_office
+from .recordings import as_new_call, capture, is_final, read_final, scenario
 
 CALL = {"UniqueId": "1757840000.6", "Phone": "375296254070", "CallType": 0, "Trunk": "0001363"}
 MANAGER = {

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import SHIPPED, Office, Program, Telegram, new_office, plugins_toml
-from recordings import scenario
 
 from callgram.replay import Post
+
+from .harness import SHIPPED, Office, Program, Telegram, new_office, plugins_toml
+from .recordings import scenario
 
 STAGES = {
     "📞 Входящий звонок": "start",
@@ -63,10 +64,10 @@ def without(make_program: Callable[..., Program], telegram: Telegram) -> Callabl
         if program.process is not None:
             assert program.stop() == 0
         names = [name for name in SHIPPED if name != plugin]
-        (program.work / "plugins.toml").write_text(plugins_toml(*names, hold_s=0.0))
+        (program.work / "plugins.toml").write_text(plugins_toml(*names, start="{ hold_s = 0.0 }"))
+        program.start()
         office = new_office()
         program.add([office])
-        program.start()
         seen = {name: chat_of(scenario(name), program, office, telegram) for name in RECORDINGS}
         traced = program.trace_text(office)
         assert bool(traced) == (plugin != "tracer")

@@ -9,8 +9,10 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from harness import Office, Program, Telegram, new_office, plugins_toml, until
-from recordings import as_new_call, capture, is_final, read_final
+
+from ..serve import until, users
+from .harness import Office, Program, Telegram, new_office, plugins_toml
+from .recordings import as_new_call, capture, is_final, read_final
 
 BROKEN = '[[plugin]]\nname = "acme_crm"\n'
 
@@ -48,7 +50,7 @@ def test_sigterm_in_the_middle_of_traffic_loses_nothing_and_the_next_start_goes_
     assert own.stop() == 0
     posting.join(20)
     assert "nothing was in flight" in own.log
-    until(lambda: not own.users(), "no process is left")
+    until(lambda: not users(own.base), "no process is left")
 
     own.start()
     assert set(answered) <= set(own.stored(office))
@@ -74,7 +76,7 @@ def test_sigterm_during_the_start_ends_it(make_program: Callable[..., Program]) 
     until((program.data / "postgres.lock").exists, "the start is under way")
     code = program.stop()
     assert code in {0, -signal.SIGTERM}
-    until(lambda: not program.users(), "no process is left")
+    until(lambda: not users(program.base), "no process is left")
     assert "Traceback" not in program.log
 
 
@@ -98,7 +100,7 @@ def test_a_taken_port_is_refused_with_the_remedy(own: Program, make_program: Cal
         f"callgram: cannot listen on 127.0.0.1:{port}: Address already in use; set CALLGRAM_HOST and CALLGRAM_PORT"
     )
     assert "Traceback" not in refused.stderr
-    assert not other.users()
+    assert not users(other.base)
 
 
 def test_a_live_process_says_so(program: Program) -> None:
@@ -118,10 +120,8 @@ def test_a_plugin_that_is_not_installed_makes_it_not_ready_and_stops_nothing(
     make_program: Callable[..., Program], telegram: Telegram
 ) -> None:
     program, office = make_program(plugins_toml() + BROKEN), new_office()
+    program.start(ready=False)
     program.add([office])
-    program.start(wait=False)
-    program.until_ready(ready=False)
-    until(lambda: program.get("/health/ready").json["bots"]["owned"] == 1, "the bot is owned")
     answer = program.get("/health/ready")
     assert answer.status == 503
     assert answer.json["status"] == "not ready"

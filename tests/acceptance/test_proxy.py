@@ -7,7 +7,9 @@ import base64
 from collections.abc import Callable, Iterator
 
 import pytest
-from harness import Background, Program, Telegram, new_office, plugins_toml, until
+
+from ..serve import until
+from .harness import Background, Program, Telegram, new_office, plugins_toml
 
 HOST = "telegram.invalid"  # a name that nobody but our proxy knows (RFC 2606)
 ACCOUNT = "callgram:proxy-secret-proxy"

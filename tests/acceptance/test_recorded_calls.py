@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import SUPERUSER, Office, Program, Telegram, new_office
-from recordings import DATA, Final, read_final
 
 from callgram.replay import read
+
+from .harness import SUPERUSER, Office, Program, Telegram, new_office
+from .recordings import DATA, Final, read_final
 
 
 def expectations() -> dict[Path, Any]:

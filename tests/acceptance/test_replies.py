@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from harness import Office, Program, Telegram, new_office, plugins_toml, until
 
 from callgram_simulator.faults import Fault
 
+from ..serve import until
+from .harness import Office, Program, Telegram, new_office, plugins_toml
+
 RECORDING = b"OggS" + bytes(24) + b"OpusHead" + bytes(5000)
-SETTINGS = 'settings = { audio = "reply", allow_private = true, base_url = "http://calls.example.com" }'
+SETTINGS = '{ audio = "reply", allow_private = true, base_url = "http://calls.example.com" }'
 
 
 class Pbx:
@@ -58,7 +60,7 @@ def pbx() -> Iterator[Pbx]:
 @pytest.fixture(scope="module")
 def program(make_program: Callable[..., Program]) -> Program:
     names = ("postgres", "start", "dial", "bridge", "hangup", "recordings", "tracer", "simulator")
-    program = make_program(plugins_toml(*names).replace('name = "recordings"', f'name = "recordings"\n{SETTINGS}'))
+    program = make_program(plugins_toml(*names, recordings=SETTINGS))
     program.start()
     return program
 

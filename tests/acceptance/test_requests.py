@@ -8,8 +8,10 @@ import socket
 from typing import Any
 
 import pytest
-from harness import Answer, Office, Program, Telegram, until
-from recordings import scenario
+
+from ..serve import until
+from .harness import Answer, Office, Program, Telegram
+from .recordings import scenario
 
 EVENT = {"UniqueId": "1757840000.6", "Phone": "375296254070", "CallType": 0, "Trunk": "0001363"}
 KINDS = ("start", "dial", "bridge", "hangup", "bridge_create", "bridge_leave", "bridge_destroy", "new_callerid")

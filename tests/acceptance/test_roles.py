@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from harness import Background, Program, Telegram, new_office, plugins_toml, until
-from recordings import scenario
+
+from ..serve import until
+from .harness import Background, Program, Telegram, new_office, plugins_toml
+from .recordings import scenario
 
 
 @pytest.fixture
@@ -19,8 +21,7 @@ def programs(telegram: Telegram, background: Background, postgres_dsn: str) -> I
             environment = {"CALLGRAM_DATABASE_URL": postgres_dsn, "CALLGRAM_NODE": node}
             program = Program(telegram, background, plugins_toml(), **environment)
             stack.callback(program.close)
-            program.start("--roles", roles, wait=False)
-            program.until_ready(ready=False)
+            program.start("--roles", roles, ready=False)
             started.append(program)
         yield started[0], started[1]
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from harness import Office, Program, new_office, until
 from standardwebhooks.webhooks import Webhook
+
+from ..serve import until
+from .harness import Office, Program, new_office
 
 EVENT = {"UniqueId": "1757890000.6", "Phone": "375296254070", "CallType": 0, "Trunk": "0001363"}
 NOTICED_S = 1.0

@@ -7,20 +7,18 @@ import os
 import re
 import resource
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import Office, Program, new_office, plugins_toml, until
-from recordings import as_new_call, scenario
 
 from callgram_tracer import Line, LineError, parse_line
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "third_party"))
-
-from installed import install
+from ..serve import until
+from ..third_party.installed import install
+from .harness import Office, Program, new_office, plugins_toml
+from .recordings import as_new_call, scenario
 
 PAUSED = r"sink tracer does not take the record|plugin tracer, hook on_\w+ raised: \w+: cannot write"
 _serial = iter(range(1, 1000))

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 
 import pytest
-from harness import Office, Program, new_office, plugins_toml, until
-from recordings import scenario
 
 from callgram_tracer import parse_line
+
+from ..serve import until
+from .harness import Office, Program, new_office, plugins_toml
+from .recordings import scenario
 
 LEGS = ("1757840000.30", "1757840000.33", "1757840000.36")
 """Channels of the attended transfer: the client, the first manager, the second."""

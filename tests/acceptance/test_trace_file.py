@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from harness import SUPERUSER, Office, Program, Telegram
-from recordings import as_new_call, capture, scenario
-
 from callgram.telegram.api import plain_text
 from callgram_tracer import parse_line
+
+from .harness import SUPERUSER, Office, Program, Telegram
+from .recordings import as_new_call, capture, scenario
 
 RECORDINGS = ("incoming-answered", "incoming-cascade", "outgoing-line-failover", "internal-answered")
 

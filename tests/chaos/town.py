@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,8 @@ from callgram_simulator.faults import Fault
 from callgram_simulator.server import Simulator
 from callgram_simulator.settings import FloodSettings, SimulatorSettings
 from callgram_simulator.truth import TruthEntry
+
+from ..serve import Serve, new_base
 
 DATABASE = """
 import asyncio, pathlib, sys
@@ -101,54 +101,36 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     answered: bool
 
 
-class Node:
-    """``callgram serve``, started, killed and frozen as often as one likes."""
+class Node(Serve):
+    """``callgram serve``, started, killed and frozen as often as one likes. ``reachable`` is where hosts may ask it now."""
 
     def __init__(self, town: Town, name: str) -> None:
-        self.town, self.name = town, name
-        self.log = town.base / f"{name}.log"
-        self.url = ""
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__(town.plugins, **town.told, CALLGRAM_NODE=name)
+        self.name, self.reachable = name, ""
 
-    async def start(self) -> None:
-        self.log.touch()
-        told = self.log.stat().st_size
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: ASYNC220 - a moment
-                [sys.executable, "-m", "callgram", "serve"],
-                cwd=self.town.base,
-                env=self.town.environment | {"CALLGRAM_NODE": self.name},
-                stdout=log,
-                stderr=log,
-            )
+    async def up(self) -> None:
+        """Start it. It waits for a database that is not there yet."""
+        await asyncio.to_thread(self.start)
+        self.reachable = self.url
 
-        def listening() -> Any:
-            assert self.process is not None
-            said = self.log.read_bytes()[told:].decode()
-            assert self.process.poll() is None, said
-            return re.findall(r"callgram serves \d+ enterprises at (\S+)", said)
-
-        self.url = (await until(listening, f"{self.name} listens", 60.0))[-1]
+    def down(self) -> None:
+        self.reachable = ""
+        if self.process is not None:
+            self.kill()
 
     def signal(self, number: int) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        self.url = ""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            self.process.send_signal(number)
 
 
 class Town:
     """Made by :func:`town`."""
 
     def __init__(
-        self, seed: int, base: Path, simulator: Simulator, dsn: str, broken: str, firms: Sequence[Firm]
+        self, seed: int, base: Path, simulator: Simulator, dsn: str, plugins: str, broken: str, firms: Sequence[Firm]
     ) -> None:
         self.seed, self.random, self.base, self.simulator, self.dsn = seed, random.Random(seed), base, simulator, dsn
-        self.firms = firms
+        self.plugins, self.firms = plugins, firms
         self.calls: list[Made] = []
         self.nodes: list[Node] = []
         self.cruel_at: list[float] = []
@@ -156,13 +138,9 @@ class Town:
         self.stalls: list[tuple[float, float]] = []
         """When we ourselves did not get to look at the clock: from, until."""
         self.http: aiohttp.ClientSession
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CALLGRAM_")}
-        self.environment = inherited | {
+        self.told = {
             "CALLGRAM_DATABASE_URL": dsn,
             "CALLGRAM_TELEGRAM_API_URL": simulator.url,
-            "CALLGRAM_PLUGINS": str(base / "plugins.toml"),
-            "CALLGRAM_PORT": "0",
-            "CALLGRAM_DATA_DIR": str(base / "data"),
             "PYTHONPATH": str(Path(__file__).parent / "broken") if broken else "",
             "CHAOS_BROKEN": broken,
         }
@@ -199,7 +177,7 @@ class Town:
         deadline = time.monotonic() + 60.0
         while times:
             assert time.monotonic() < deadline, f"nobody takes {kind}; seed {self.seed}"
-            urls = [node.url for node in self.nodes if node.url]
+            urls = [node.reachable for node in self.nodes if node.reachable]
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
                 url = self.random.choice(urls or ["http://127.0.0.1:9"])
                 limit = aiohttp.ClientTimeout(total=3)
@@ -225,9 +203,9 @@ class Town:
         elif what == "kill":
             self.cruel_at.append(time.time())
             node = chance.choice(self.nodes)
-            node.kill()
+            node.down()
             self.killed_at.append(time.time())
-            await node.start()
+            await node.up()
         elif what == "cut":
             self.cruel_at.append(time.time())
             with suppress(asyncpg.PostgresError, OSError):
@@ -242,11 +220,11 @@ class Town:
 
     async def freeze(self, node: Node, seconds: float) -> None:
         self.cruel_at.append(time.time())
-        url, node.url = node.url, ""
+        url, node.reachable = node.reachable, ""
         node.signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         node.signal(signal.SIGCONT)
-        node.url = node.url or url  # it may have been killed meanwhile
+        node.reachable = node.reachable or url  # it may have been killed meanwhile
 
     async def lose_owner(self) -> None:
         """The node that sends for the first firm dies and does not come back."""
@@ -254,9 +232,10 @@ class Town:
         [row] = await self.sql("SELECT owner FROM bot_lease WHERE bot_id = $1", self.firms[0].bot)
         node = next((node for node in self.nodes if node.name == row["owner"]), self.nodes[-1])
         self.cruel_at.append(time.time())
-        node.kill()
+        node.down()
         self.killed_at.append(time.time())
         self.nodes.remove(node)
+        node.remove()
 
     async def watch_clock(self) -> None:
         """The truth log says when we saw a request. Where we slept, that was later than it came."""
@@ -301,14 +280,6 @@ class Town:
         return {message_id: record.message.text or "" for message_id, record in dialog.records.items()}
 
 
-async def until(condition: Callable[[], Any], what: str, deadline_s: float) -> Any:
-    deadline = time.monotonic() + deadline_s
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"not within {deadline_s:.0f} s: {what}"
-        await asyncio.sleep(0.02)
-    return answer
-
-
 @asynccontextmanager
 async def town(
     seed: int,
@@ -319,7 +290,8 @@ async def town(
     limits: LimitSettings = LIMITS,
     flood: FloodSettings = FLOOD,
 ) -> AsyncIterator[Town]:
-    base = _base(limits)
+    base = new_base()
+    told = ", ".join(f"{name} = {value}" for name, value in msgspec.structs.asdict(limits).items())
     database = subprocess.Popen(  # noqa: ASYNC220 - a moment
         [sys.executable, "-c", DATABASE, str(base / "data")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -328,33 +300,22 @@ async def town(
         assert database.stdout is not None
         dsn = (await asyncio.to_thread(database.stdout.readline)).strip()
         async with Simulator(SimulatorSettings(port=0, flood=flood)) as simulator, aiohttp.ClientSession() as http:
-            made = Town(seed, base, simulator, dsn, broken, firms)
+            made = Town(seed, base, simulator, dsn, PLUGINS.replace("$limits", told), broken, firms)
             made.http = http
             made.nodes = [Node(made, f"node-{at}") for at in range(n_nodes)]
             await _populate(dsn, firms)
-            await asyncio.gather(*(node.start() for node in made.nodes))
+            await asyncio.gather(*(node.up() for node in made.nodes))
             watching = asyncio.create_task(made.watch_clock())
             yield made
             watching.cancel()
-            for node in made.nodes:
-                node.kill()
     finally:
         for node in made.nodes if made else ():
-            node.kill()
+            node.remove()
         if database.stdout is not None:
             database.stdout.close()
         database.terminate()
         database.wait(20)
         shutil.rmtree(base, ignore_errors=True)
-
-
-def _base(limits: LimitSettings) -> Path:
-    """Not below pytest's own directories: as root those are closed to the account that PostgreSQL runs as."""
-    base = Path(os.path.realpath(tempfile.mkdtemp(prefix="cg-chaos-")))
-    base.chmod(0o755)
-    told = ", ".join(f"{name} = {value}" for name, value in msgspec.structs.asdict(limits).items())
-    (base / "plugins.toml").write_text(PLUGINS.replace("$limits", told))
-    return base
 
 
 async def _populate(dsn: str, firms: Sequence[Firm]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..third_party.installed import install  # noqa: TID252 - tests is no package that is installed
+from ..third_party.installed import install
 
 
 @pytest.fixture(scope="session")

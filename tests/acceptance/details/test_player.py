@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import math
 import struct
@@ -16,12 +15,15 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from ...serve import until
+from ..browser import Open
+from .conftest import BASE, Shape, Site
+
 RATE, SECONDS = 8_000, 90
 REACHED = """(player, at) => new Promise((done) => {
   if (player.currentTime > at) done();
   player.addEventListener("timeupdate", () => player.currentTime > at && done());
 })"""
-BASE = "https://calls.example.com"
 
 
 def sound() -> bytes:
@@ -42,7 +44,7 @@ def tone() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def host(site: Any, tone: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def host(site: Site, tone: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a host that keeps recordings: ``/a.wav``, and ``/page`` which is none."""
     path = tmp_path_factory.mktemp("host") / "a.wav"
     path.write_bytes(tone)
@@ -68,31 +70,24 @@ def host(site: Any, tone: bytes, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def told(site: Any, host: str) -> Callable[..., str]:
+def told(site: Site, host: str) -> Callable[..., str]:
     """``told(shape, path)``: the host tells of a recording; the path of the link that the message gets."""
     times = iter(range(int(time.time() * 1000), 10**15))
 
-    def tell(shape: Any, path: str) -> str:
-        async def link() -> str:
-            ((enterprise, call),) = await site.store.find_calls([shape.enterprise], shape.unique_id)
-            async with asyncio.timeout(10):
-                while True:
-                    facts = (await site.store.call_file(enterprise, call)).facts
-                    if facts.found and facts.found.recording and facts.recording == host + path:
-                        return str(facts.found.recording)
-                    await asyncio.sleep(0.01)
+    def tell(shape: Shape, path: str) -> str:
+        def link() -> str:
+            facts = site.file(shape).facts
+            return facts.found.recording if facts.found and facts.recording == host + path else ""
 
-        site.post(
-            shape, "recording", UniqueId=shape.unique_id, Url=host + path, At=next(times)
-        )  # else it is a repetition
-        url: str = site.run(link())
+        site.tell(shape, "recording", UniqueId=shape.unique_id, Url=host + path, At=next(times))  # else it is a repetition
+        url = until(link, "the recording has its link")
         assert url.startswith(f"{BASE}/recording/")
         return urlsplit(url).path
 
     return tell
 
 
-def asked(site: Any, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+def asked(site: Site, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     async def get() -> tuple[int, dict[str, str], bytes]:
         async with (
             aiohttp.ClientSession() as session,
@@ -104,7 +99,7 @@ def asked(site: Any, path: str, **headers: str) -> tuple[int, dict[str, str], by
     return found
 
 
-def test_the_whole_and_any_part_are_played_from_here(site: Any, told: Callable[..., str], tone: bytes) -> None:
+def test_the_whole_and_any_part_are_played_from_here(site: Site, told: Callable[..., str], tone: bytes) -> None:
     path = told(site.shapes["incoming-answered"], "/a.wav") + "/audio"
     status, headers, body = asked(site, path)
     assert (status, headers["content-type"], headers["accept-ranges"]) == (200, "audio/x-wav", "bytes")
@@ -128,14 +123,14 @@ def test_the_whole_and_any_part_are_played_from_here(site: Any, told: Callable[.
     ],
 )
 def test_what_cannot_be_played_says_no_more_than_that(
-    site: Any, told: Callable[..., str], host: str, number: str, path: str, status: int
+    site: Site, told: Callable[..., str], host: str, number: str, path: str, status: int
 ) -> None:
     shape = next(one for one in site.shapes.values() if one.enterprise == number)
     answer = asked(site, told(shape, path) + "/audio")
     assert (answer[0], answer[2]) == (status, b"The recording cannot be played.")
 
 
-def test_only_the_link_of_a_call_plays_it(site: Any, told: Callable[..., str]) -> None:
+def test_only_the_link_of_a_call_plays_it(site: Site, told: Callable[..., str]) -> None:
     path = told(site.shapes["incoming-answered"], "/a.wav")
     token = path.rpartition("/")[2]
     payload, _, rest = token.partition(".")
@@ -148,7 +143,7 @@ def test_only_the_link_of_a_call_plays_it(site: Any, told: Callable[..., str]) -
     assert asked(site, f"{path}/audio", Range="bytes=0-0")[0] == 206
 
 
-def test_nothing_says_with_what_password_a_recording_is_fetched(site: Any, told: Callable[..., str], host: str) -> None:
+def test_nothing_says_with_what_password_a_recording_is_fetched(site: Site, told: Callable[..., str], host: str) -> None:
     shape = site.shapes["incoming-answered"]
     link = told(shape, "/a.wav")
     query = f"?s={site.link(shape)}"
@@ -164,7 +159,7 @@ def test_nothing_says_with_what_password_a_recording_is_fetched(site: Any, told:
     assert (status, headers["location"]) == (302, host.replace("someone:SECRET-pw@", "") + "/a.wav")
 
 
-def test_it_loads_plays_and_jumps_on_the_page(site: Any, told: Callable[..., str], opened: Callable[..., Any]) -> None:
+def test_it_loads_plays_and_jumps_on_the_page(site: Site, told: Callable[..., str], opened: Open) -> None:
     shape = site.shapes["incoming-answered"]
     told(shape, "/a.wav")
     page = opened(site.page(shape))
@@ -179,7 +174,7 @@ def test_it_loads_plays_and_jumps_on_the_page(site: Any, told: Callable[..., str
     assert page.locator(".unplayed").is_hidden()
 
 
-def test_one_that_cannot_be_played_leads_to_where_it_is(site: Any, told: Callable[..., str], browser: Any) -> None:
+def test_one_that_cannot_be_played_leads_to_where_it_is(site: Site, told: Callable[..., str], browser: Any) -> None:
     shape = next(one for one in site.shapes.values() if one.enterprise == "7002")
     path = told(shape, "/a.wav")
     page = browser.new_page()

@@ -1,140 +1,112 @@
-"""The chat view in a real browser: what bots do is seen, hostile text stays text.
+"""The chat view in a real browser: what bots do is seen, hostile text stays text."""
 
-Needs Chromium at /usr/bin/chromium (or CALLGRAM_CHROMIUM); CALLGRAM_NO_BROWSER=1 leaves these tests out.
-"""
+from __future__ import annotations
 
-import asyncio
 import io
-import os
 import wave
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.sync_api import expect
 
 from callgram_simulator.server import Simulator
 from callgram_simulator.settings import FloodSettings, SimulatorSettings
 
-CHROMIUM = os.environ.get("CALLGRAM_CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from ..browser import Open
+from ..harness import Background
+
 HOSTILE = "<img src=x onerror=alert(1)> <script>alert(2)</script>"
 
 
-class Scene:
-    def __init__(self, simulator: Simulator, session: aiohttp.ClientSession, page: Page) -> None:
-        self.simulator, self.page, self._session = simulator, page, session
+class Bot:
+    """One that asks ``simulator``, which nobody else does."""
 
-    async def call(self, method: str, **params: Any) -> Any:
-        async with self._session.post(f"{self.simulator.url}/bot42:A/{method}", json=params) as response:
+    def __init__(self, simulator: Simulator, background: Background) -> None:
+        self.simulator, self._background = simulator, background
+
+    def call(self, method: str, **params: Any) -> Any:
+        return self._background.run(self._call(method, json=params))
+
+    def upload(self, method: str, form: aiohttp.FormData) -> Any:
+        return self._background.run(self._call(method, data=form))
+
+    async def _call(self, method: str, **body: Any) -> Any:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.simulator.url}/bot42:A/{method}", **body) as response,
+        ):
             answer = await response.json()
         assert answer["ok"], answer
         return answer["result"]
 
 
-@asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
-    settings = SimulatorSettings(port=0, flood=FloodSettings(enabled=False))
-    async with Simulator(settings) as simulator, aiohttp.ClientSession() as session, async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = await browser.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        await page.goto(simulator.url)
-        await expect(page.locator("#link.live")).to_be_visible()
-        yield Scene(simulator, session, page)
-        await browser.close()
-        assert complaints == []
+@pytest.fixture
+def bot(background: Background) -> Iterator[Bot]:
+    simulator = Simulator(SimulatorSettings(port=0, flood=FloodSettings(enabled=False)))
+    background.run(simulator.__aenter__())
+    yield Bot(simulator, background)
+    background.run(simulator.__aexit__(None, None, None))
 
 
-def played(play: Callable[[Scene], Awaitable[None]]) -> None:
-    if not Path(CHROMIUM).exists():
-        pytest.fail(
-            f"no browser at {CHROMIUM}: install Chromium, name it in CALLGRAM_CHROMIUM, "
-            "or leave the browser tests out with CALLGRAM_NO_BROWSER=1"
-        )
-
-    async def run() -> None:
-        async with scene() as set_up:
-            await play(set_up)
-
-    asyncio.run(run())
+@pytest.fixture
+def page(bot: Bot, opened: Open) -> Any:
+    page = opened(bot.simulator.url)
+    expect(page.locator("#link.live")).to_be_visible()
+    return page
 
 
-if not os.environ.get("CALLGRAM_NO_BROWSER"):
+def test_a_message_appears_changes_and_disappears(bot: Bot, page: Any) -> None:
+    expect(page.locator("#empty")).to_be_visible()
+    sent = bot.call("sendMessage", chat_id=7, text="<b>Звонок</b> идёт", parse_mode="HTML")
+    expect(page.locator(".words")).to_have_text("Звонок идёт")
+    expect(page.locator(".words strong")).to_have_text("Звонок")
+    bot.call("editMessageText", chat_id=7, message_id=sent["message_id"], text="Разговор окончен")
+    expect(page.locator(".words")).to_have_text("Разговор окончен")
+    expect(page.locator(".stamp")).to_contain_text("изм.")
+    bot.call("deleteMessage", chat_id=7, message_id=sent["message_id"])
+    expect(page.locator(".message")).to_have_count(0)
 
-    def test_a_message_appears_changes_and_disappears() -> None:
-        async def play(s: Scene) -> None:
-            await expect(s.page.locator("#empty")).to_be_visible()
-            sent = await s.call("sendMessage", chat_id=7, text="<b>Звонок</b> идёт", parse_mode="HTML")
-            await expect(s.page.locator(".words")).to_have_text("Звонок идёт")
-            await expect(s.page.locator(".words strong")).to_have_text("Звонок")
-            await s.call("editMessageText", chat_id=7, message_id=sent["message_id"], text="Разговор окончен")
-            await expect(s.page.locator(".words")).to_have_text("Разговор окончен")
-            await expect(s.page.locator(".stamp")).to_contain_text("изм.")
-            await s.call("deleteMessage", chat_id=7, message_id=sent["message_id"])
-            await expect(s.page.locator(".message")).to_have_count(0)
 
-        played(play)
+def test_audio_is_a_bubble_that_plays_where_its_bytes_are_here(bot: Bot, page: Any) -> None:
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as tone:
+        tone.setparams((1, 2, 8000, 0, "NONE", ""))
+        tone.writeframes(bytes(16_000))
+    form = aiohttp.FormData({"chat_id": "7", "title": HOSTILE})
+    form.add_field("audio", sound.getvalue(), filename="1.wav", content_type="audio/wav")
+    bot.upload("sendAudio", form)
+    expect(page.locator(".file .name")).to_contain_text(HOSTILE)
+    length = page.locator(".file audio").evaluate(
+        "async (a) => { a.preload = 'auto'; a.load();"
+        " while (!(a.duration > 0)) await new Promise(r => setTimeout(r, 20)); return a.duration; }"
+    )
+    assert length == 1.0
 
-    def test_audio_is_a_bubble_that_plays_where_its_bytes_are_here() -> None:
-        async def play(s: Scene) -> None:
-            sound = io.BytesIO()
-            with wave.open(sound, "wb") as tone:
-                tone.setparams((1, 2, 8000, 0, "NONE", ""))
-                tone.writeframes(bytes(16_000))
-            form = aiohttp.FormData({"chat_id": "7", "title": HOSTILE})
-            form.add_field("audio", sound.getvalue(), filename="1.wav", content_type="audio/wav")
-            async with s._session.post(f"{s.simulator.url}/bot42:A/sendAudio", data=form) as answer:
-                assert answer.status == 200
-            await expect(s.page.locator(".file .name")).to_contain_text(HOSTILE)
-            length = await s.page.locator(".file audio").evaluate(
-                "async (a) => { a.preload = 'auto'; a.load();"
-                " while (!(a.duration > 0)) await new Promise(r => setTimeout(r, 20)); return a.duration; }"
-            )
-            assert length == 1.0
 
-        played(play)
+def test_hostile_text_is_shown_as_it_is(bot: Bot, page: Any) -> None:
+    bot.simulator.state.dialog(bot.simulator.state.bot(42), 8, title=HOSTILE)
+    key = {"inline_keyboard": [[{"text": HOSTILE, "callback_data": "c"}]]}
+    entities = [{"type": "text_link", "offset": 0, "length": 4, "url": 'https://x.y/"><img src=x>'}]
+    bot.call("sendMessage", chat_id=8, text=HOSTILE, reply_markup=key, entities=entities)
+    expect(page.locator(".words")).to_have_text(HOSTILE)
+    expect(page.locator(".row button")).to_have_text(HOSTILE)
+    expect(page.locator(".who b")).to_have_text(HOSTILE)
+    expect(page.locator("main img, main script")).to_have_count(0)
 
-    def test_hostile_text_is_shown_as_it_is() -> None:
-        async def play(s: Scene) -> None:
-            s.simulator.state.dialog(s.simulator.state.bot(42), 8, title=HOSTILE)
-            key = {"inline_keyboard": [[{"text": HOSTILE, "callback_data": "c"}]]}
-            entities = [{"type": "text_link", "offset": 0, "length": 4, "url": 'https://x.y/"><img src=x>'}]
-            await s.call("sendMessage", chat_id=8, text=HOSTILE, reply_markup=key, entities=entities)
-            await expect(s.page.locator(".words")).to_have_text(HOSTILE)
-            await expect(s.page.locator(".row button")).to_have_text(HOSTILE)
-            await expect(s.page.locator(".who b")).to_have_text(HOSTILE)
-            await expect(s.page.locator("main img, main script")).to_have_count(0)
 
-        played(play)
-
-    def test_a_pressed_button_and_a_written_message_reach_the_bot() -> None:
-        async def play(s: Scene) -> None:
-            key = {"inline_keyboard": [[{"text": "Перезвоню", "callback_data": "c:1"}]]}
-            await s.call("sendMessage", chat_id=9, text="Пропущен", reply_markup=key)
-            await s.page.get_by_role("button", name="Перезвоню").click()
-            (pressed,) = await s.call("getUpdates", timeout=5)
-            assert pressed["callback_query"]["data"] == "c:1"
-            query_id = pressed["callback_query"]["id"]
-            await s.call("answerCallbackQuery", callback_query_id=query_id, text="Записал")
-            await expect(s.page.locator(".toast")).to_have_text("Записал")
-            await s.page.get_by_placeholder("Сообщение").fill("/start 5")
-            await s.page.keyboard.press("Enter")
-            await expect(s.page.locator(".own .words")).to_have_text("/start 5")
-            (written,) = await s.call("getUpdates", offset=pressed["update_id"] + 1, timeout=5)
-            assert written["message"]["text"] == "/start 5"
-
-        played(play)
+def test_a_pressed_button_and_a_written_message_reach_the_bot(bot: Bot, page: Any) -> None:
+    key = {"inline_keyboard": [[{"text": "Перезвоню", "callback_data": "c:1"}]]}
+    bot.call("sendMessage", chat_id=9, text="Пропущен", reply_markup=key)
+    page.get_by_role("button", name="Перезвоню").click()
+    (pressed,) = bot.call("getUpdates", timeout=5)
+    assert pressed["callback_query"]["data"] == "c:1"
+    query_id = pressed["callback_query"]["id"]
+    bot.call("answerCallbackQuery", callback_query_id=query_id, text="Записал")
+    expect(page.locator(".toast")).to_have_text("Записал")
+    page.get_by_placeholder("Сообщение").fill("/start 5")
+    page.keyboard.press("Enter")
+    expect(page.locator(".own .words")).to_have_text("/start 5")
+    (written,) = bot.call("getUpdates", offset=pressed["update_id"] + 1, timeout=5)
+    assert written["message"]["text"] == "/start 5"

@@ -10,7 +10,7 @@ import pytest
 
 from callgram import Action, Kind, Op, Stage
 
-from ..test_enricher import World  # noqa: TID252 - tests is no package that is installed
+from ..test_enricher import World
 from .test_times import with_times
 from .traffic import SHIPPED, Posted, source
 
