@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -23,7 +23,7 @@ import msgspec
 
 from callgram.context import Chat, Enterprise, Secret
 from callgram.replay import Post
-from callgram_postgres.store import connect
+from callgram_postgres.store import PostgresStore, connect
 from callgram_simulator.server import Simulator
 from callgram_simulator.settings import FloodSettings, SimulatorSettings
 from callgram_simulator.state import State
@@ -238,18 +238,21 @@ class Program(Serve):
         """Add enterprises as the administrative commands do; returns when serve sends for them."""
         self.secrets |= {secret for office in offices for secret in (office.token, office.bot_token)}
         self.secrets |= {office.bot_token.partition(":")[2] for office in offices}
-        self._background.run(self._add(offices))
+        self.with_store(lambda store: _add(store, offices))
         n_bots = self.sql("SELECT count(DISTINCT bot_token) FROM enterprises")[0][0]
         until(lambda: self.get("/health/ready").json.get("bots") == {"used": n_bots, "owned": n_bots}, "serve sends for them")
 
-    async def _add(self, offices: Sequence[Office]) -> None:
-        store = await connect(self.dsn)
-        for office in offices:
-            secrets = {"token": Secret(office.token), "bot_token": Secret(office.bot_token)}
-            await store.put_enterprise(Enterprise(number=office.number, **secrets))
-            for chat in office.chats:
-                await store.add_subscriber(office.number, Chat(id=chat))
-        await store.close()
+    def with_store(self, work: Callable[[PostgresStore], Awaitable[Result]]) -> Result:
+        """What ``work`` answers, with a store on its database."""
+
+        async def done() -> Result:
+            store = await connect(self.dsn)
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+
+        return self._background.run(done())
 
     # HTTP
 
@@ -355,6 +358,14 @@ class Program(Serve):
         n_records = self.sql(RECORDED, office.number)[0][0]
         until(lambda: self.trace_text(office).count("\n") >= n_records, f"the trace has {n_records} lines")
         return [parse_line(line) for line in self.trace_text(office).split("\n")[:-1]]
+
+
+async def _add(store: PostgresStore, offices: Sequence[Office]) -> None:
+    for office in offices:
+        secrets = {"token": Secret(office.token), "bot_token": Secret(office.bot_token)}
+        await store.put_enterprise(Enterprise(number=office.number, **secrets))
+        for chat in office.chats:
+            await store.add_subscriber(office.number, Chat(id=chat))
 
 
 SETTLED = """

@@ -2,177 +2,112 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import aiohttp
+import pytest
 from aiohttp import web
 
-from callgram import Chat, Enterprise, Secret
-from callgram.testing.memory import MemoryStore
-from callgram.testing.service import service
-from callgram.trace import Action, Op
-from callgram_simulator.server import Simulator
-from callgram_simulator.settings import FloodSettings, SimulatorSettings
+from ..serve import until
+from .harness import Background, Office, Program, Telegram, new_office, plugins_toml
 
-PLUGINS = """
-api = 1
-limits = { private_per_s = 1000, private_burst = 1000 }
-[[plugin]]
-name = "start"
-settings = { hold_s = 0.0 }
-[[plugin]]
-name = "dial"
-[[plugin]]
-name = "bridge"
-[[plugin]]
-name = "hangup"
-[[plugin]]
-name = "directory"
-[[plugin]]
-name = "recordings"
-settings = { base_url = "http://calls.example.com" }
-"""
-ENTERPRISE = Enterprise(number="1", token=Secret("375290000001"), bot_token=Secret("7001:" + "A" * 35))
+PLUGINS = ("postgres", "start", "dial", "bridge", "hangup", "directory", "recordings")
+PLACE = "http://calls.example.com"
 AUDIO = "https://pbx.example.com/rec/1.mp3"
-
-
-class Chats:
-    """What the one chat shows, and what was done to get there."""
-
-    def __init__(self, telegram: Simulator) -> None:
-        self._telegram = telegram
-
-    def done(self) -> list[tuple[str, str]]:
-        return [(entry.kind, entry.text or "") for entry in self._telegram.state.truth]
-
-    async def until_seen(self, text: str) -> None:
-        with self._telegram.state.feed.watch() as changes:
-            while not any(text in shown for _, shown in self.done()):
-                await changes.get()
+RECORDED = b"ID3" + bytes(4000)
+LONG = "no audio: it is longer than 1 MB"
 
 
 def call(number: int, **more: Any) -> dict[str, Any]:
-    told = {"Token": "375290000001", "UniqueId": f"1757840000.{number}", "Phone": "375296254070", "CallType": 0}
-    return told | {"Trunk": "0001363"} | more
+    return {"UniqueId": f"1757840000.{number}", "Phone": "375296254070", "CallType": 0, "Trunk": "0001363"} | more
 
 
-def test_names_and_a_recording_are_edited_in_and_the_link_leads_to_it() -> None:
-    async def run() -> tuple[list[tuple[str, str]], int, str]:
-        store = MemoryStore()
-        await store.put_names("1", "customers", {"375296254070": "Иванов Иван"})
-        await store.put_names("1", "extensions", {"151": "Петров"})
-        no_flood = SimulatorSettings(port=0, flood=FloodSettings(enabled=False))
-        async with (
-            Simulator(no_flood) as telegram,
-            service(
-                telegram_url=telegram.url, enterprises=[(ENTERPRISE, [Chat(id=5)])], plugins=PLUGINS, store=store
-            ) as running,
-            aiohttp.ClientSession(running.url) as host,
-        ):
-            chats = Chats(telegram)
-
-            async def post(kind: str, body: dict[str, Any]) -> None:
-                async with host.post(f"/{kind}", json=body) as answer:
-                    assert answer.status == 200
-
-            await post("start", call(6))
-            await chats.until_seen("Иванов Иван")
-            await post("dial", call(6, Extensions=["151"]))
-            await chats.until_seen("Петров (151)")
-            await post("hangup", call(6, Extensions=["151"], CallStatus="2"))
-            await chats.until_seen("✅")
-            await post("recording", {"Token": "375290000001", "UniqueId": "1757840000.6", "Url": AUDIO})
-            await chats.until_seen("Запись")
-            await post("start", call(9))
-            await chats.until_seen("Звонил: 1 раз")
-            (link,) = {
-                entity.url
-                for record in telegram.state.dialog(telegram.state.bot(7001), 5).own_records.values()
-                for entity in record.message.entities or ()
-                if entity.url
-            }
-            async with host.get(link.removeprefix("http://calls.example.com"), allow_redirects=False) as answer:
-                followed = answer.status, answer.headers.get("location", "")
-            async with host.get("/recording/made-up", allow_redirects=False) as answer:
-                assert answer.status == 404
-            return chats.done(), *followed
-
-    done, status, location = asyncio.run(asyncio.wait_for(run(), 30))
-    assert (status, location) == (302, AUDIO)
-    first = done[0]
-    assert first[0] == "send"
-    finals = [kind for kind, text in done if text.startswith("✅")]
-    assert finals[0] == "send"
-    assert set(finals[1:]) == {"edit"}
-    assert re.search("🔉", next(text for kind, text in reversed(done) if text.startswith("✅")))
+def started(make_program: Callable[..., Program], recordings: str = "", n_chats: int = 2) -> tuple[Program, Office]:
+    settings = f'{{ base_url = "{PLACE}"{recordings} }}'
+    program = make_program(plugins_toml(*PLUGINS, start="{ hold_s = 0.0 }", recordings=settings))
+    office = new_office(n_chats=n_chats)
+    program.start()
+    program.add([office])
+    return program, office
 
 
-RECORDED = b"ID3" + bytes(4000)
-REPLYING = PLUGINS.replace(
-    'base_url = "http://calls.example.com"',
-    'base_url = "http://calls.example.com", audio = "reply", allow_private = true, max_mb = 1',
-)
+def test_names_and_a_recording_are_edited_in_and_the_link_leads_to_it(
+    make_program: Callable[..., Program], telegram: Telegram
+) -> None:
+    program, office = started(make_program, n_chats=1)
+    program.with_store(lambda store: store.put_names(office.number, "customers", {"375296254070": "Иванов Иван"}))
+    program.with_store(lambda store: store.put_names(office.number, "extensions", {"151": "Петров"}))
+
+    def until_seen(text: str) -> None:
+        until(lambda: any(text in (one.text or "") for one in telegram.truth(office.bot)), f"{text} is seen")
+
+    program.tell(office, "start", **call(6))
+    until_seen("Иванов Иван")
+    program.tell(office, "dial", **call(6, Extensions=["151"]))
+    until_seen("Петров (151)")
+    program.tell(office, "hangup", **call(6, Extensions=["151"], CallStatus="2"))
+    until_seen("✅")
+    program.tell(office, "recording", UniqueId="1757840000.6", Url=AUDIO)
+    until_seen("Запись")
+    program.tell(office, "start", **call(9))
+    until_seen("Звонил: 1 раз")
+    (link,) = {
+        entity.url for one in telegram.truth(office.bot) if "Запись" in (one.text or "") for entity in one.entities if entity.url
+    }
+    answer = program.get(link.removeprefix(PLACE))
+    assert (answer.status, answer.headers["location"]) == (302, AUDIO)
+    assert program.get("/recording/made-up").status == 404
+    done = telegram.truth(office.bot)
+    assert done[0].kind == "send"
+    finals = [one for one in done if (one.text or "").startswith("✅")]
+    assert [one.kind for one in finals] == ["send", *["edit"] * (len(finals) - 1)]
+    assert "🔉" in (finals[-1].text or "")
 
 
-def test_a_recording_comes_as_a_reply_into_every_chat_and_the_link_stays_where_it_cannot() -> None:
-    async def run() -> None:
-        store = MemoryStore()
-        pbx = web.Application()
+@pytest.fixture
+def pbx(background: Background) -> Iterator[str]:
+    """The address of a host with a recording, ``/6.mp3``; any other is too long."""
 
-        async def recording(request: web.Request) -> web.Response:
-            body = RECORDED if request.match_info["name"] == "6.mp3" else bytes(2 * 1024 * 1024)
-            return web.Response(body=body, content_type="audio/mpeg")
+    async def recording(request: web.Request) -> web.Response:
+        body = RECORDED if request.match_info["name"] == "6.mp3" else bytes(2 * 1024 * 1024)
+        return web.Response(body=body, content_type="audio/mpeg")
 
-        pbx.router.add_get("/{name}", recording)
-        runner = web.AppRunner(pbx)
+    app = web.Application()
+    app.router.add_get("/{name}", recording)
+    runner = web.AppRunner(app)
+
+    async def start() -> str:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        place = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        enterprises = [(ENTERPRISE, [Chat(id=5), Chat(id=-1_001_000_000_005)])]
-        no_flood = SimulatorSettings(port=0, flood=FloodSettings(enabled=False))
-        async with (
-            Simulator(no_flood) as telegram,
-            service(telegram_url=telegram.url, enterprises=enterprises, plugins=REPLYING, store=store) as running,
-            aiohttp.ClientSession(running.url) as host,
-        ):
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
-            async def post(kind: str, body: dict[str, Any]) -> None:
-                async with host.post(f"/{kind}", json=body) as answer:
-                    assert answer.status == 200
+    yield background.run(start())
+    background.run(runner.cleanup())
 
-            async def until(condition: Any) -> None:
-                with telegram.state.feed.watch() as changes:
-                    while not condition():
-                        await changes.get()
 
-            async def traced(condition: Any) -> None:
-                while True:
-                    records = await store.trace("", limit=1000)
-                    if condition([one.item for one in records if isinstance(one.item, Action)]):
-                        return
-                    await asyncio.sleep(0.05)
+def test_a_recording_comes_as_a_reply_into_every_chat_and_the_link_stays_where_it_cannot(
+    make_program: Callable[..., Program], telegram: Telegram, pbx: str
+) -> None:
+    program, office = started(make_program, ', audio = "reply", allow_private = true, max_mb = 1')
 
-            await post("start", call(6))
-            await post("hangup", call(6, Extensions=["151"], CallStatus="2"))
-            await post("recording", {"Token": "375290000001", "UniqueId": "1757840000.6", "Url": f"{place}/6.mp3"})
-            await until(lambda: sum(one.media == "audio" for one in telegram.state.truth) == 2)
-            replies = [one for one in telegram.state.truth if one.media]
-            assert {one.chat_id for one in replies} == {5, -1_001_000_000_005}
-            assert telegram.state.files[replies[0].file_id or ""].body == RECORDED
-            assert replies[0].file_id == replies[1].file_id, "uploaded once"
-            for one in replies:
-                dialog = telegram.state.dialog(telegram.state.bot(7001), one.chat_id)
-                assert (dialog.records[one.reply_to or 0].message.text or "").startswith("✅")
-            await post("hangup", call(9, Extensions=["151"], CallStatus="2"))
-            await post("recording", {"Token": "375290000001", "UniqueId": "1757840000.9", "Url": f"{place}/9.mp3"})
-            long = "no audio: it is longer than 1 MB"
-            await traced(lambda actions: sum(one.op is Op.SKIP and one.reason == long for one in actions) == 2)
-            await until(lambda: sum("🔉" in (one.text or "") for one in telegram.state.truth) >= 4)
-            assert sum(one.media == "audio" for one in telegram.state.truth) == 2
-            shown = telegram.state.dialog(telegram.state.bot(7001), 5).own_records.values()
-            assert sum("🔉" in (record.message.text or "") for record in shown) == 2
-        await runner.cleanup()
+    def end(number: int) -> None:
+        program.tell(office, "hangup", **call(number, Extensions=["151"], CallStatus="2"))
+        program.tell(office, "recording", UniqueId=f"1757840000.{number}", Url=f"{pbx}/{number}.mp3")
 
-    asyncio.run(asyncio.wait_for(run(), 40))
+    def replies() -> list[Any]:
+        return [one for one in telegram.truth(office.bot) if one.media]
+
+    program.tell(office, "start", **call(6))
+    end(6)
+    until(lambda: len(replies()) == 2, "there is a reply in each chat")
+    assert {(one.chat_id, one.media) for one in replies()} == {(chat, "audio") for chat in office.chats}
+    (file_id,) = {one.file_id for one in replies()}  # uploaded once
+    assert telegram.ask(lambda state: state.files[file_id].body) == RECORDED
+    finals = {one.message_id for one in telegram.truth(office.bot) if (one.text or "").startswith("✅")}
+    assert {one.reply_to for one in replies()} <= finals
+    end(9)
+    unsent = "SELECT count(*) FROM decisions WHERE enterprise = $1 AND reason = $2"
+    until(lambda: program.sql(unsent, office.number, LONG)[0][0] == 2, "that it is too long is told of each chat")
+    for chat in office.chats:
+        until(lambda chat=chat: sum("🔉" in text for text in telegram.texts(office.bot, chat)) == 2, "both have their links")
+    assert len(replies()) == 2

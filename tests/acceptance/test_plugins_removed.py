@@ -56,29 +56,31 @@ def chat_of(recording: list[Post], program: Program, office: Office, telegram: T
 
 
 @pytest.fixture(scope="module")
-def without(make_program: Callable[..., Program], telegram: Telegram) -> Callable[[str], tuple[Program, Seen]]:
-    """``without(plugin)`` answers the program that runs without it, and what the chats saw of each recording."""
+def without(make_program: Callable[..., Program], telegram: Telegram) -> Callable[..., tuple[Program, Seen]]:
+    """``without(*plugins)`` answers the program that runs without them, and what the chats saw of each recording."""
     program = make_program()
 
-    def run(plugin: str) -> tuple[Program, Seen]:
+    def run(*plugins: str) -> tuple[Program, Seen]:
         if program.process is not None:
             assert program.stop() == 0
-        names = [name for name in SHIPPED if name != plugin]
+        names = [name for name in SHIPPED if name not in plugins]
         (program.work / "plugins.toml").write_text(plugins_toml(*names, start="{ hold_s = 0.0 }"))
         program.start()
         office = new_office()
         program.add([office])
         seen = {name: chat_of(scenario(name), program, office, telegram) for name in RECORDINGS}
-        traced = program.trace_text(office)
-        assert bool(traced) == (plugin != "tracer")
+        if "tracer" in plugins:
+            assert program.trace_text(office) == ""
+        else:
+            assert program.trace(office)
         return program, seen
 
     return run
 
 
 @pytest.fixture(scope="module")
-def with_all(without: Callable[[str], tuple[Program, Seen]]) -> Seen:
-    return without("none of them")[1]
+def with_all(without: Callable[..., tuple[Program, Seen]]) -> Seen:
+    return without()[1]
 
 
 def test_all_of_them_show_every_stage(with_all: Seen) -> None:
@@ -116,7 +118,7 @@ def left(seen: list[tuple[str, str, str]], *stages: str) -> list[tuple[str, str,
 
 
 def test_without_start_nothing_is_shown_before_a_phone_rings(
-    without: Callable[[str], tuple[Program, Seen]], with_all: Seen
+    without: Callable[..., tuple[Program, Seen]], with_all: Seen
 ) -> None:
     _, seen = without("start")
     assert changed(seen, with_all) == {
@@ -125,7 +127,7 @@ def test_without_start_nothing_is_shown_before_a_phone_rings(
 
 
 def test_without_dial_nothing_is_shown_of_ringing(
-    without: Callable[[str], tuple[Program, Seen]], with_all: Seen
+    without: Callable[..., tuple[Program, Seen]], with_all: Seen
 ) -> None:
     _, seen = without("dial")
     cascade = left(with_all["incoming-cascade"], "dial", "start")
@@ -137,7 +139,7 @@ def test_without_dial_nothing_is_shown_of_ringing(
 
 
 def test_without_bridge_nothing_is_shown_of_talking(
-    without: Callable[[str], tuple[Program, Seen]], with_all: Seen
+    without: Callable[..., tuple[Program, Seen]], with_all: Seen
 ) -> None:
     _, seen = without("bridge")
     found = changed(seen, with_all)
@@ -149,7 +151,7 @@ def test_without_bridge_nothing_is_shown_of_talking(
 
 
 def test_without_hangup_outside_calls_have_no_final_message(
-    without: Callable[[str], tuple[Program, Seen]], with_all: Seen
+    without: Callable[..., tuple[Program, Seen]], with_all: Seen
 ) -> None:
     _, seen = without("hangup")
     gone = {("delete", "bridge", ""), ("delete", "start", "")}
@@ -161,19 +163,16 @@ def test_without_hangup_outside_calls_have_no_final_message(
 
 
 def test_without_internal_inside_calls_are_not_shown(
-    without: Callable[[str], tuple[Program, Seen]], with_all: Seen
+    without: Callable[..., tuple[Program, Seen]], with_all: Seen
 ) -> None:
     _, seen = without("internal")
     assert changed(seen, with_all) == {"internal-answered": []}
 
 
-def test_without_tracer_there_is_no_trace_file(without: Callable[[str], tuple[Program, Seen]], with_all: Seen) -> None:
-    _, seen = without("tracer")
-    assert changed(seen, with_all) == {}
-
-
-def test_without_simulator_its_command_is_gone(without: Callable[[str], tuple[Program, Seen]], with_all: Seen) -> None:
-    program, seen = without("simulator")
+def test_without_tracer_and_simulator_the_chats_see_the_same_and_trace_and_command_are_gone(
+    without: Callable[..., tuple[Program, Seen]], with_all: Seen
+) -> None:
+    program, seen = without("tracer", "simulator")
     assert changed(seen, with_all) == {}
     missing = program.cli("simulator", "--help")
     assert missing.returncode == 2

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from .harness import Office, Program, new_office, plugins_toml
 from .recordings import as_new_call, scenario
 
 PAUSED = r"sink tracer does not take the record|plugin tracer, hook on_\w+ raised: \w+: cannot write"
+N_ENTERPRISES = 300  # more than twice as many as the tracer may have open
 _serial = iter(range(1, 1000))
 
 
@@ -89,6 +91,10 @@ def lag_of(program: Program, sink: str) -> float:
     return float(found.group(1)) if found else -1.0
 
 
+def sinks_of(program: Program) -> dict[str, Any]:
+    return {one["sink"]: one for one in json.loads(program.cli("sinks", "--json").stdout)}
+
+
 @contextmanager
 def no_file_grows_past(program: Program, size: int) -> Iterator[None]:
     """A full disk, for an ordinary user too: a write of serve is cut at ``size``, and the next one fails."""
@@ -110,9 +116,8 @@ def test_a_sink_is_sent_back_while_it_is_fed_and_everything_comes_again(running:
     caught_up(running, office, 2 * n_lines)
     play(running, office)
     caught_up(running, office, n_lines + records(running, office))
-    (tracer,) = json.loads(running.cli("sinks", "--json").stdout)
-    assert tracer["position"] > "0" * 20
-    assert "sink tracer was moved" in running.log
+    until(lambda: "sink tracer was moved" in running.log, "the log says so")
+    until(lambda: sinks_of(running)["tracer"]["position"] > "0" * 20, "its place is kept")
 
 
 def test_a_full_disk_pauses_the_trace_and_nothing_else_and_it_catches_up(
@@ -132,7 +137,7 @@ def test_a_full_disk_pauses_the_trace_and_nothing_else_and_it_catches_up(
     lines = caught_up(running, office)
     assert len(lines) > before + 10
     assert "free space" in running.log
-    assert "sink tracer goes on after" in running.log[told:]
+    until(lambda: "sink tracer goes on after" in running.log[told:], "the log says that it goes on")
     until(lambda: lag_of(running, "tracer") == 0, "metrics say that it has caught up")
     path = running.work / "call_tracer" / office.number / "events.log"
     assert "\x18\n" in path.read_text()  # the half line, which no reader takes
@@ -181,9 +186,9 @@ def test_one_call_is_told_from_rotated_files_alone(running: Program, office: Off
         assert sorted(answer.stdout.splitlines()) == sorted("".join(texts).splitlines())
 
 
-def test_a_thousand_enterprises_are_traced_with_bounded_descriptors(make_program: Callable[..., Program]) -> None:
+def test_hundreds_of_enterprises_are_traced_with_bounded_descriptors(make_program: Callable[..., Program]) -> None:
     program = make_program(plugins_toml("postgres", "tracer"))
-    offices = [new_office(f"{20_000 + n}", n_chats=2) for n in range(1000)]
+    offices = [new_office(f"{20_000 + n}", n_chats=2) for n in range(N_ENTERPRISES)]
     one_bot = [Office(number=one.number, token=one.token, bot_token=offices[0].bot_token, chats=()) for one in offices]
     program.start()
     assert program.process is not None
@@ -195,13 +200,13 @@ def test_a_thousand_enterprises_are_traced_with_bounded_descriptors(make_program
             program.tell(office, "start", UniqueId=f"17579{round_}0000.{at}", Phone="375296254070", CallType=0)
     folder = program.work / "call_tracer"
     wanted = int(program.sql("SELECT count(*) FROM call_events")[0][0])
-    assert wanted == 2000
+    assert wanted == 2 * N_ENTERPRISES
 
     def lines() -> int:
         return sum(path.read_bytes().count(b"|AST|start|") for path in folder.glob("*/events.log"))
 
-    until(lambda: lines() == 2000, "every event is traced", 60)
-    assert len(list(folder.iterdir())) == 1000
+    until(lambda: lines() == 2 * N_ENTERPRISES, "every event is traced", 60)
+    assert len(list(folder.iterdir())) == N_ENTERPRISES
     assert len(os.listdir(descriptors)) <= before + 128 + 20
 
 
@@ -224,7 +229,8 @@ def test_a_plugin_that_raises_or_hangs_holds_up_no_other_sink(
         [(office, as_new_call(scenario("incoming-answered"), f"37529700{serial:04}", 1757900000 + serial))], speed=100.0
     )
     until(lambda: len(whole_lines(program, office)) >= 10, "the trace has the call", 30)
-    until(lambda: lag_of(program, "acme_raises") > 2 and lag_of(program, "acme_hangs") > 2, "their lag is told", 30)
+    until(lambda: min(lag_of(program, "acme_raises"), lag_of(program, "acme_hangs")) > 0, "their lag is told", 30)
     until(lambda: lag_of(program, "tracer") == 0, "the tracer does not lag")
-    sinks = {one["sink"]: one for one in json.loads(program.cli("sinks", "--json").stdout)}
-    assert sinks["tracer"]["lag_s"] == 0 < min(sinks["acme_raises"]["lag_s"], sinks["acme_hangs"]["lag_s"])
+    until(lambda: sinks_of(program)["tracer"]["lag_s"] == 0, "nor does the command say so")
+    sinks = sinks_of(program)
+    assert min(sinks["acme_raises"]["lag_s"], sinks["acme_hangs"]["lag_s"]) > 0
