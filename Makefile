@@ -18,7 +18,7 @@ demo: $(READY)
 	@$(BIN)/callgram demo
 
 test: $(READY)
-	@. .ci/browser && $(BIN)/python -m pytest
+	@. .ci/browser && $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Hours of kills, freezes, cuts and lost webhooks: make chaos S=7200
 chaos: $(READY)

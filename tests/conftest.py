@@ -17,12 +17,15 @@ _NUMBERS = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The DSN of the server's superuser, with ``{user}`` and ``{database}`` left to be filled in."""
+    from callgram_postgres.cluster import DEFAULTS
     from callgram_postgres.embedded import EmbeddedPostgres
 
     # Not below tmp_path: pytest closes that to the account that root hands the server to.
     data_dir = Path(tempfile.mkdtemp(prefix="callgram-pg-"))
     server = EmbeddedPostgres(data_dir, database="postgres", user="postgres")
-    asyncio.run(server.start(as_guest_ok=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEFAULTS, "max_connections", "300")  # several programs at once have a database of it
+        asyncio.run(server.start(as_guest_ok=False))
     try:
         dsn = server.dsn.replace("/postgres?", "/{database}?").replace("user=postgres", "user={user}")
         _on(dsn, "CREATE ROLE callgram LOGIN")

@@ -76,11 +76,16 @@ def special(shared: tuple[Program, dict[str, Office], list[Office]]) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def make_program(telegram: Telegram, background: Background) -> Iterator[Callable[..., Program]]:
-    """``make_program(plugins_toml, NAME=value)``: a program of the module's own, not started yet, closed at its end."""
+def make_program(
+    telegram: Telegram, background: Background, new_dsn: Callable[[], str]
+) -> Iterator[Callable[..., Program]]:
+    """``make_program(plugins_toml, NAME=value)``: a program of the module's own, not started yet, closed at its end. Its
+    database is a new one of the session's PostgreSQL, or with ``embedded=True`` its own."""
     made: list[Program] = []
 
-    def make(plugins: str = "", **environment: str) -> Program:
+    def make(plugins: str = "", *, embedded: bool = False, **environment: str) -> Program:
+        if not embedded:
+            environment = {"CALLGRAM_DATABASE_URL": new_dsn()} | environment
         made.append(Program(telegram, background, plugins or plugins_toml(), **environment))
         return made[-1]
 

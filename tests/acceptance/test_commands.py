@@ -21,7 +21,7 @@ _serial = itertools.count(1)
 @pytest.fixture(scope="module")
 def idle(make_program: Callable[..., Program]) -> Program:
     """A program that nobody has started."""
-    return make_program()
+    return make_program(embedded=True)
 
 
 def until_shown_in(program: Program, office: Office, telegram: Telegram, chats: set[int]) -> None:
@@ -279,8 +279,10 @@ def test_every_command_refuses_a_plugins_toml_that_serve_refuses(idle: Program, 
         pytest.param("CALLGRAM_HOST", "256.0.0.1", "CALLGRAM_HOST", id="a host that is none"),
     ],
 )
-def test_a_wrong_environment_is_refused_in_one_line(idle: Program, name: str, value: str, told: str) -> None:
-    done = idle.cli("serve", **{name: value})
+def test_a_wrong_environment_is_refused_in_one_line(
+    program: Program, new_dsn: Callable[[], str], name: str, value: str, told: str
+) -> None:
+    done = program.cli("serve", **({"CALLGRAM_DATABASE_URL": new_dsn()} | {name: value}))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert_one_line(done.stderr.splitlines()[-1] + "\n", told)

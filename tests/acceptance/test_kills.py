@@ -35,7 +35,7 @@ RECORDINGS = (
 
 @pytest.fixture(scope="module")
 def program(make_program: Callable[..., Program]) -> Program:
-    program = make_program()
+    program = make_program(embedded=True)
     # A database that was killed is said loudly, by the supervisor and by those who lost an answer of it.
     program.expected_errors = ["embedded PostgreSQL (ended|is still down)", "the store does not take them"]
     program.start()

@@ -19,7 +19,7 @@ BROKEN = '[[plugin]]\nname = "acme_crm"\n'
 
 @pytest.fixture(scope="module")
 def own(make_program: Callable[..., Program]) -> Program:
-    program = make_program()
+    program = make_program(embedded=True)
     program.start()
     return program
 
@@ -71,7 +71,7 @@ def test_sigterm_in_the_middle_of_traffic_loses_nothing_and_the_next_start_goes_
 
 
 def test_sigterm_during_the_start_ends_it(make_program: Callable[..., Program]) -> None:
-    program = make_program()
+    program = make_program(embedded=True)
     program.start(wait=False)
     until((program.data / "postgres.lock").exists, "the start is under way")
     code = program.stop()

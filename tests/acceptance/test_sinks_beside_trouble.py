@@ -92,7 +92,9 @@ def lag_of(program: Program, sink: str) -> float:
 
 
 def sinks_of(program: Program) -> dict[str, Any]:
-    return {one["sink"]: one for one in json.loads(program.cli("sinks", "--json").stdout)}
+    listed = program.cli("sinks", "--json")
+    assert listed.returncode == 0, listed.stderr
+    return {one["sink"]: one for one in json.loads(listed.stdout)}
 
 
 @contextmanager
