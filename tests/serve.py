@@ -58,14 +58,14 @@ class Serve:
         told = {"CALLGRAM_DATA_DIR": str(self.data), "CALLGRAM_PORT": "0"}
         self.environment = inherited | told | environment
         self.process: subprocess.Popen[bytes] | None = None
-        self.url = ""
+        self.url, self._told = "", 0
 
     def start(self, *options: str, wait: bool = True) -> None:
         """Returns when it listens. Fails with its log if it ends before."""
         assert self.process is None, "it runs already"
-        told = self.log_file.stat().st_size
+        self._told = self.log_file.stat().st_size
         with self.log_file.open("ab") as log:
-            self.process = process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "callgram", "serve", *options],
                 cwd=self.work,
                 env=self.environment,
@@ -74,13 +74,17 @@ class Serve:
                 stderr=log,
             )
 
+        if wait:
+            self.until_listening()
+
+    def until_listening(self) -> None:
         def listening() -> list[str]:
-            said = self.log_file.read_bytes()[told:].decode()
-            assert process.poll() is None, f"serve ended with {process.poll()}: {said}"
+            assert self.process is not None
+            said = self.log_file.read_bytes()[self._told :].decode()
+            assert self.process.poll() is None, f"serve ended with {self.process.poll()}: {said}"
             return re.findall(r"callgram serves \d+ enterprises at (\S+)", said)
 
-        if wait:
-            self.url = until(listening, "serve listens", 60)[-1]
+        self.url = until(listening, "serve listens", 60)[-1]
 
     def stop(self, deadline_s: float = 20.0) -> int:
         """SIGTERM; answers the exit code once it has ended."""

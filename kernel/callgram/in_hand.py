@@ -66,7 +66,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     holds: Callable[[int, int], bool]
     token_of: Callable[[int], Secret | None]
     report: Callable[[Progress], None]
-    limit_chat: Callable[[ChatLimit], Awaitable[None]]
+    limit_chat: Callable[[ChatLimit], Awaitable[bool]]
     move_chat: Callable[[int, int, int], Awaitable[None]]
     sent_ids: Callable[[int, int, datetime], Awaitable[Sequence[tuple[int, datetime]]]]
     replies: Replies = msgspec.field(default_factory=Replies)
@@ -162,10 +162,9 @@ class Hand:
     async def _suspend(self, chat: int, reason: str) -> Wait:
         """Nobody writes to the chat (0: for the bot) until a person resumes it. The card stays due, for that moment."""
         bot = self._card.bot_id
-        if chat == 0:
-            say = "bot {} is suspended: {}; see callgram subscriber list"
-            self._ports.trouble.say("ERROR", bot, self._ports.monotonic(), say, bot, reason)
-        await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=None, reason=reason))
+        is_new = await self._ports.limit_chat(ChatLimit(bot_id=bot, chat_id=chat, until=None, reason=reason))
+        if is_new and chat == 0:
+            logger.error("bot {} is suspended: {}; see callgram subscriber list", bot, reason)
         self._skip(f"blocked: {reason}")
         return Wait(0.0, failed=False)
 

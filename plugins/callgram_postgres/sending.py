@@ -106,8 +106,9 @@ class Sending(House):
                     await connection.execute(SQL["move_subscriber"], bot_id, old, new)
                     await connection.execute(SQL["move_cards"], bot_id, old, new)
 
-    async def limit_chat(self, limit: ChatLimit) -> None:
-        await self._pools.rows("send", SQL["limit_chat"], limit.bot_id, limit.chat_id, limit.until, limit.reason)
+    async def limit_chat(self, limit: ChatLimit) -> bool:
+        about = (limit.bot_id, limit.chat_id, limit.until, limit.reason)
+        return bool(await self._pools.value("send", SQL["limit_chat"], *about))
 
     async def lift_limit(self, bot_id: int, chat_id: int) -> bool:
         return bool(await self._pools.value("send", SQL["lift_limit"], bot_id, chat_id))

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from harness import Background, Program, plugins_toml, until
 
 from callgram_postgres.embedded import EmbeddedPostgres
 
-IMPATIENT = plugins_toml().replace("required = true", "required = true\nsettings = { wait_s = 1.0 }")
+from ..serve import until
+from .harness import Background, Program, plugins_toml
+
+IMPATIENT = plugins_toml(postgres="{ wait_s = 1.0 }")
 WAITS = "waiting up to 60 s for the database of CALLGRAM_DATABASE_URL: "
 
 
@@ -77,7 +79,7 @@ def test_serve_waits_for_a_server_that_is_not_there_yet(
     database.stop()
     database.start()
 
-    program.until_ready()
+    program.until_listening()
     assert "the database is there after" in program.log
     assert program.log.count("waiting up to") == 2, "each reason once"
     assert "s3cret" not in program.log

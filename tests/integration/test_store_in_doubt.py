@@ -84,8 +84,9 @@ async def test_what_a_suspended_chat_does_not_get_is_decided_against(world: Worl
     store = await owner(world)
     await plan(store, calls=[call_row(1)], cards=[card_row(1)])
     limit = ChatLimit(bot_id=BOT, chat_id=CHAT, until=None, reason="kicked")
-    await store.limit_chat(limit)
-    await store.limit_chat(msgspec.structs.replace(limit, until=NOW + 60 * S, reason="flood"))
+    said = [await store.limit_chat(one) for one in (limit, limit)]
+    said.append(await store.limit_chat(msgspec.structs.replace(limit, until=NOW + 60 * S, reason="flood")))
+    assert said == [True, False, False]
     assert [(one.chat_id, one.until, one.reason) for one in await store.limits()] == [(CHAT, None, "kicked")]
     await plan(store, calls=[call_row(1)], cards=[card_row(1, stage=Stage.DIAL)])
     await plan(store, calls=[call_row(1)], cards=[card_row(1, stage=Stage.DIAL, version=9)])

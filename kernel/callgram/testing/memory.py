@@ -317,16 +317,17 @@ class MemoryStore(MemoryReading, MemoryNaming):
                 moved_card = msgspec.structs.replace(card, version=card.version + 1, **changes)
                 db.cards.setdefault((enterprise, call, new), StoredCard(moved_card))
 
-    async def limit_chat(self, limit: ChatLimit) -> None:
+    async def limit_chat(self, limit: ChatLimit) -> bool:
         known = self._db.limits.get((limit.bot_id, limit.chat_id))
-        if known is not None and known.until is None and limit.until is not None:
-            return
+        if known is not None and known.until is None:
+            return False
         self._db.limits[limit.bot_id, limit.chat_id] = limit
         for stored in list(self._db.cards.values()) if limit.until is None else ():
             card = stored.card
             here = card.bot_id == limit.bot_id and limit.chat_id in {0, card.chat_id}
             if here and card.due_at is not None and card.claimed_fence is None:
                 self._db.block(card, limit.reason, self._clock())
+        return True
 
     async def lift_limit(self, bot_id: int, chat_id: int) -> bool:
         limit = self._db.limits.pop((bot_id, chat_id), None)

@@ -270,20 +270,26 @@ ON CONFLICT DO NOTHING
 
 -- name: limit_chat
 -- Have a chat, or with chat 0 a bot, take nothing for a while. One that is suspended (no end) stays so until it is resumed;
--- what waits for a chat that is suspended now is decided against.
-WITH limited AS (
+-- what waits for a chat that is suspended now is decided against. Answers whether it was not suspended before.
+WITH before AS (
+    SELECT NOT EXISTS (SELECT FROM chat_limit AS l WHERE l.bot_id = $1 AND l.chat_id = $2 AND l.until IS NULL) AS free
+),
+limited AS (
     INSERT INTO chat_limit (bot_id, chat_id, until, reason) VALUES ($1, $2, $3, $4)
     ON CONFLICT (bot_id, chat_id) DO UPDATE SET until = excluded.until, reason = excluded.reason
     WHERE chat_limit.until IS NOT NULL OR excluded.until IS NULL
+),
+put_skips AS (
+    INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
+        reason, took_s)
+    SELECT m.part, m.enterprise, now(), m.call_id,
+        (SELECT c.unique_id FROM calls AS c WHERE c.part = m.part AND c.enterprise = m.enterprise AND c.id = m.call_id),
+        m.chat_id, m.bot_id, m.stage, 'skip', 0, '', 'skipped', 'blocked: ' || $4, 0
+    FROM telegram_messages AS m
+    WHERE $3::timestamptz IS NULL AND (SELECT b.free FROM before AS b) AND m.bot_id = $1 AND ($2 = 0 OR m.chat_id = $2)
+        AND m.due_at IS NOT NULL AND m.claimed_fence IS NULL
 )
-INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome, reason,
-    took_s)
-SELECT m.part, m.enterprise, now(), m.call_id,
-    (SELECT c.unique_id FROM calls AS c WHERE c.part = m.part AND c.enterprise = m.enterprise AND c.id = m.call_id),
-    m.chat_id, m.bot_id, m.stage, 'skip', 0, '', 'skipped', 'blocked: ' || $4, 0
-FROM telegram_messages AS m
-WHERE $3::timestamptz IS NULL AND m.bot_id = $1 AND ($2 = 0 OR m.chat_id = $2) AND m.due_at IS NOT NULL
-    AND m.claimed_fence IS NULL
+SELECT b.free FROM before AS b
 
 -- name: lift_limit
 -- End a limit, or clear away one that ran out; answers whether it was in force.
