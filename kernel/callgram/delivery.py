@@ -124,7 +124,7 @@ class Delivery(Replying):
             return wait
         now = self._ports.clock()
         outcome = await api.send_message(
-            self._ports.session, self._token, self._card.chat_id, message, plain=self._plain
+            self._ports.session, self._token, self._card.chat_id, message, plain=self._plain, may_leave=self._holds
         )
         self._note(Op.SEND, outcome, outcome.message_id, message.html, now)
         if outcome.kind is Kind.AMBIGUOUS or outcome.reason is Reason.NO_ID:
@@ -147,7 +147,13 @@ class Delivery(Replying):
             return wait
         now = self._ports.clock()
         outcome = await api.edit_message(
-            self._ports.session, self._token, self._card.chat_id, message_id, message, plain=self._plain
+            self._ports.session,
+            self._token,
+            self._card.chat_id,
+            message_id,
+            message,
+            plain=self._plain,
+            may_leave=self._holds,
         )
         self._note(Op.EDIT, outcome, message_id, message.html, now)
         if outcome.ok:

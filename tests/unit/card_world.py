@@ -249,7 +249,7 @@ class Node:
         self.tasks.append(Job(work))
         return self.tasks[-1]
 
-    async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
+    async def call(self, token: Secret, method: str, payload: dict[str, Any], **how: Any) -> Outcome:
         request = Request(method, payload["chat_id"], payload, self._world.now + HELD)
         self._world.check_issued(request, self.name, belated=self.belated)
         beside = [job for job in self.asking() if job is not self._running and job.waiting.chat == request.chat]  # type: ignore[union-attr]

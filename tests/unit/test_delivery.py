@@ -265,11 +265,11 @@ async def test_a_token_that_was_replaced_while_it_was_in_use_suspends_nobody(mad
     made.simulator.state.change_settings(any_token=False)
     ask = made.session.call
 
-    async def replaced(*given: Any) -> Any:
+    async def replaced(*given: Any, **how: Any) -> Any:
         known = made.directory.enterprises["0367"]
         await made.store.put_enterprise(msgspec.structs.replace(known, bot_token=Secret("700:new")))
         made.directory = await made.store.directory()
-        return await ask(*given)
+        return await ask(*given, **how)
 
     made.session.call = replaced
     call = await made.plan(Stage.HANGUP)

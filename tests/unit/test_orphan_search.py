@@ -35,7 +35,7 @@ class Probed:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
+    async def call(self, token: Secret, method: str, payload: dict[str, Any], **how: Any) -> Outcome:
         if method == "editMessageReplyMarkup":
             self.asked.append(payload["message_id"])
             if payload["message_id"] != 8:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -30,7 +30,9 @@ _TAG = re.compile(r"<!--.*?-->|</?[a-z][^<>]*>", re.IGNORECASE | re.DOTALL)
 class Session(Protocol):
     """What this module needs of callgram.telegram.session.TelegramSession, which imports aiogram and this does not."""
 
-    async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome: ...
+    async def call(
+        self, token: Secret, method: str, payload: dict[str, Any], *, may_leave: Callable[[], bool] = ...
+    ) -> Outcome: ...
 
     async def ask(
         self, token: Secret, method: str, payload: dict[str, Any], shape: type[T]
@@ -52,21 +54,29 @@ class Me(msgspec.Struct, frozen=True):
 
 
 async def send_message(
-    session: Session, token: Secret, chat_id: int, message: Message, *, plain: bool = False
+    session: Session, token: Secret, chat_id: int, message: Message, *, plain: bool = False, **how: Any
 ) -> Outcome:
-    """``plain`` is for the second try, when the content was refused: bare text, without markup and keyboard."""
+    """``plain`` is for the second try, when the content was refused: bare text, without markup and keyboard. ``how``: see
+    ``Session.call``."""
     payload = {"chat_id": chat_id, **_content(message, plain=plain)}
     if message.silent:
         payload["disable_notification"] = True
-    return await session.call(token, "sendMessage", payload)
+    return await session.call(token, "sendMessage", payload, **how)
 
 
 async def edit_message(
-    session: Session, token: Secret, chat_id: int, message_id: int, message: Message, *, plain: bool = False
+    session: Session,
+    token: Secret,
+    chat_id: int,
+    message_id: int,
+    message: Message,
+    *,
+    plain: bool = False,
+    **how: Any,
 ) -> Outcome:
     """A message without a keyboard takes away the one that is there (R52)."""
     payload = {"chat_id": chat_id, "message_id": message_id, **_content(message, plain=plain)}
-    return await session.call(token, "editMessageText", payload)
+    return await session.call(token, "editMessageText", payload, **how)
 
 
 async def edit_reply_markup(

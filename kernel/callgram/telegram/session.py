@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import secrets
+from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter
 from typing import Any, Final, TypeVar
@@ -46,24 +47,35 @@ _NOT_JSON: Final = Outcome(kind=Kind.REJECTED, reason=Reason.CONTENT, descriptio
 _encode = msgspec.json.Encoder().encode
 
 
+def always() -> bool:
+    return True
+
+
 class _Body(BytesPayload):
-    """A JSON body that remembers whether it was given to a connection; aiohttp writes the headers together with it.
+    """A JSON body that remembers whether it was given to a connection; aiohttp writes the headers together with it. It is not
+    given where it ``may_leave`` no more.
 
     A trace (``on_request_headers_sent``) tells the same, but costs a sixth of the whole call.
     """
 
     left = False
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, may_leave: Callable[[], bool] = always) -> None:
         super().__init__(body, content_type="application/json")
+        self._may_leave = may_leave
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self.left = True
+        self._leave()
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.left = True
+        self._leave()
         await super().write_with_length(writer, content_length)
+
+    def _leave(self) -> None:
+        if not self._may_leave():
+            raise OSError("it may not be sent any more")
+        self.left = True
 
 
 class _Form(BytesIOPayload):
@@ -143,8 +155,11 @@ class TelegramSession(AiohttpSession):
         if self._session is not None:
             await self._session.close()
 
-    async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
-        """Call ``method`` (spelt as the Bot API spells it) once. Never raises for what happens on the way.
+    async def call(
+        self, token: Secret, method: str, payload: dict[str, Any], *, may_leave: Callable[[], bool] = always
+    ) -> Outcome:
+        """Call ``method`` (spelt as the Bot API spells it) once. Never raises for what happens on the way. ``may_leave`` is asked
+        when the request is about to be written; where it may not, it is not sent.
 
         Cancelling it leaves a send ambiguous: shield it on shutdown.
         """
@@ -152,7 +167,7 @@ class TelegramSession(AiohttpSession):
             body = _encode(payload)
         except (UnicodeEncodeError, TypeError):
             return _NOT_JSON
-        status, answer, took_s = await self._post(token, method, _Body(body))
+        status, answer, took_s = await self._post(token, method, _Body(body, may_leave))
         return _without(token, classify(op_of(method), status, answer, took_s=took_s))
 
     async def ask(

@@ -32,7 +32,7 @@ class Scripted:
         self.answers = list(answers)
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
-    async def call(self, token: Secret, method: str, payload: dict[str, Any]) -> Outcome:
+    async def call(self, token: Secret, method: str, payload: dict[str, Any], **how: Any) -> Outcome:
         assert token is TOKEN
         self.calls.append((method, msgspec.json.decode(msgspec.json.encode(payload))))
         return self.answers.pop(0)

@@ -247,6 +247,22 @@ def test_a_failed_tls_handshake_is_not_sent() -> None:
     assert asyncio.run(scenario(silence)).kind is Kind.NOT_SENT
 
 
+@pytest.mark.parametrize("connected", [False, True], ids=["on a new connection", "on an open one"])
+def test_what_may_not_leave_any_more_when_it_is_written_is_not_sent(connected: bool) -> None:
+    async def scenario() -> None:
+        async with running(answering({"ok": True, "result": SENT})) as (server, session):
+            if connected:
+                await send_message(session, TOKEN, 42, Message("one"))
+            late = await send_message(session, TOKEN, 42, Message("two"), may_leave=lambda: False)
+            after = await send_message(session, TOKEN, 42, Message("three"))
+
+            assert late.kind is Kind.NOT_SENT
+            assert after.ok
+            assert [b"two" in body for body in server.bodies] == [False] * (1 + connected)
+
+    asyncio.run(scenario())
+
+
 def test_waiting_for_a_free_connection_in_vain_is_not_sent() -> None:
     async def scenario() -> None:
         settings = {"pool_limit": 1, "read_timeout_s": 0.5, "connect_timeout_s": 0.1}
