@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 
 from tests.bench.report import Result
-from tests.chaos.town import FIRMS, Firm, Town, town, until
+from tests.chaos.town import FIRMS, Firm, Town, town
 
 from callgram import Message, Secret
 from callgram.telegram import api
@@ -42,7 +43,7 @@ async def flood() -> list[Result]:
         plain = _Fifo(here)
         telling = asyncio.create_task(plain.run())
         await _burst(here)
-        await until(lambda: all(_shows_all_ends(here, chat) for chat in OFFICE.chats), "every chat is right", 3 * least_s)
+        await until(lambda: all(_shows_all_ends(here, chat) for chat in OFFICE.chats), 3 * least_s)
         telling.cancel()
         took_s = max(one.at for one in here.truth() if one.bot_id == OFFICE.bot and one.kind != "delete") - began
         await here.settled(30.0)
@@ -116,17 +117,23 @@ async def takeover() -> list[Result]:
     async with town(1, 2) as here:
         calls = asyncio.create_task(_calls(here))
         bot = FIRMS[0].bot
-        await until(lambda: _n_sent(here, bot) > 10, "messages come", 30.0)
+        await until(lambda: _n_sent(here, bot) > 10, 30.0)
         owner = (await here.sql("SELECT owner FROM bot_lease WHERE bot_id = $1", bot))[0]["owner"]
         node = next(node for node in here.nodes if node.name == owner)
         killed_at = time.time()
-        node.kill()
-        await until(lambda: any(at > killed_at + 0.2 for at in _sent(here, bot)), "messages come again", 30.0)
+        node.down()
+        await until(lambda: any(at > killed_at + 0.2 for at in _sent(here, bot)), 30.0)
         silent_s = min(at for at in _sent(here, bot) if at > killed_at + 0.2) - killed_at
         calls.cancel()
     return [
         Result(name="takeover_bot_s", value=silent_s, bar=8.0, better="≤", detail=f"{silent_s:.1f} s without a message")
     ]
+
+
+async def until(condition: Callable[[], bool], deadline_s: float) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def _calls(here: Town) -> None:

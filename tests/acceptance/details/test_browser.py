@@ -67,7 +67,7 @@ def test_the_slider_goes_back_in_time(site: Site, opened: Open) -> None:
 
 def test_a_mark_opens_its_row_and_lights_its_causes(site: Site, opened: Open) -> None:
     page = opened(site.page(site.shapes["incoming-answered"]))
-    mark = page.locator("svg .marks .dial").first
+    mark = page.locator("svg .marks .hangup").first  # the one event that always leads to a message
     mark.hover()
     page.locator(".cause.on").first.wait_for(state="attached")
     mark.click()
