@@ -60,7 +60,7 @@ def _p99_ms(loads: list[Load]) -> float:
 
 async def pipeline() -> list[Result]:
     """The whole way, from the request to the answer of the last message, against a handler that sends by itself."""
-    rounds, n_events = 3, 2_000
+    rounds, n_events = 7, 2_000
     ours, theirs = [], []
     async with (
         servers.fake_api() as api,
