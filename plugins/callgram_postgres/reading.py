@@ -42,7 +42,7 @@ class Reading(House):
         rows = await self._pools.rows(
             "read", SQL["file"], *place, [number, *absorbed], list(channels), since, limit + 1
         )
-        cards = await self._pools.rows("read", CARDS, *([one] for one in (*place, number)))
+        cards = await self._pools.rows("read", CARDS, *([one] for one in place), [number])
         return CallFile(
             facts=facts,
             records=tuple(read_record(row) for row in rows[:limit]),

@@ -14,12 +14,13 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
 import asyncpg
 import msgspec
+from aiohttp import web
 
 from callgram.context import Chat, Enterprise, Secret
 from callgram.replay import Post
@@ -102,6 +103,19 @@ class Background:
     def run(self, work: Coroutine[Any, Any, Result], deadline_s: float = 120.0) -> Result:
         result: Result = self.start(work).result(deadline_s)
         return result
+
+    @contextlib.contextmanager
+    def serving(self, app: web.Application) -> Iterator[int]:
+        """The port of 127.0.0.1 where ``app`` answers meanwhile."""
+        runner = web.AppRunner(app)
+
+        async def start() -> int:
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            return int(runner.addresses[0][1])
+
+        yield self.run(start())
+        self.run(runner.cleanup())
 
     def close(self) -> None:
         self.run(_cancel_others())

@@ -74,15 +74,8 @@ def pbx(background: Background) -> Iterator[str]:
 
     app = web.Application()
     app.router.add_get("/{name}", recording)
-    runner = web.AppRunner(app)
-
-    async def start() -> str:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{runner.addresses[0][1]}"
-
-    yield background.run(start())
-    background.run(runner.cleanup())
+    with background.serving(app) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_recording_comes_as_a_reply_into_every_chat_and_the_link_stays_where_it_cannot(

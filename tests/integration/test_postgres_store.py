@@ -49,22 +49,6 @@ def event(unique_id: str, at: datetime = NOW) -> NewEvent:
     )
 
 
-@pytest.fixture
-def play(postgres_dsn: str) -> Callable[[Callable[[PostgresStore, Any], Awaitable[None]]], None]:
-    """Run a scenario with a store, and a plain connection to its database."""
-
-    async def run(scenario: Callable[[PostgresStore, Any], Awaitable[None]]) -> None:
-        store = await connect(postgres_dsn)
-        connection = await asyncpg.connect(postgres_dsn)
-        try:
-            await scenario(store, connection)
-        finally:
-            await connection.close()
-            await store.close()
-
-    return lambda scenario: asyncio.run(run(scenario))
-
-
 def test_the_trace_waits_for_transactions_that_could_slip_in_front(play: Any, postgres_dsn: str) -> None:
     async def scenario(store: PostgresStore, slow: Any) -> None:
         seen: list[str] = []

@@ -15,7 +15,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from callgram.calls.facts import Facts
@@ -36,22 +35,6 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 ENTERPRISES = ("0367", "0368", "0369")
 BOT = 7
 Scenario = Callable[[PostgresStore, Any], Awaitable[None]]
-
-
-@pytest.fixture
-def play(postgres_dsn: str) -> Callable[[Scenario], None]:
-    """Run a scenario with a store, and a plain connection to its database."""
-
-    async def run(scenario: Scenario) -> None:
-        store = await connect(postgres_dsn)
-        connection = await asyncpg.connect(postgres_dsn)
-        try:
-            await scenario(store, connection)
-        finally:
-            await connection.close()
-            await store.close()
-
-    return lambda scenario: asyncio.run(run(scenario))
 
 
 def event(unique_id: str, enterprise: str = "0367", at: datetime = NOW) -> NewEvent:

@@ -27,11 +27,15 @@ _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _TAG = re.compile(r"<!--.*?-->|</?[a-z][^<>]*>", re.IGNORECASE | re.DOTALL)
 
 
+def always() -> bool:
+    return True
+
+
 class Session(Protocol):
     """What this module needs of callgram.telegram.session.TelegramSession, which imports aiogram and this does not."""
 
     async def call(
-        self, token: Secret, method: str, payload: dict[str, Any], *, may_leave: Callable[[], bool] = ...
+        self, token: Secret, method: str, payload: dict[str, Any], *, may_leave: Callable[[], bool] = always
     ) -> Outcome: ...
 
     async def ask(
@@ -54,14 +58,20 @@ class Me(msgspec.Struct, frozen=True):
 
 
 async def send_message(
-    session: Session, token: Secret, chat_id: int, message: Message, *, plain: bool = False, **how: Any
+    session: Session,
+    token: Secret,
+    chat_id: int,
+    message: Message,
+    *,
+    plain: bool = False,
+    may_leave: Callable[[], bool] = always,
 ) -> Outcome:
-    """``plain`` is for the second try, when the content was refused: bare text, without markup and keyboard. ``how``: see
-    ``Session.call``."""
+    """``plain`` is for the second try, when the content was refused: bare text, without markup and keyboard. Where it
+    ``may_leave`` no more when it is about to be written, it is not sent."""
     payload = {"chat_id": chat_id, **_content(message, plain=plain)}
     if message.silent:
         payload["disable_notification"] = True
-    return await session.call(token, "sendMessage", payload, **how)
+    return await session.call(token, "sendMessage", payload, may_leave=may_leave)
 
 
 async def edit_message(
@@ -72,11 +82,11 @@ async def edit_message(
     message: Message,
     *,
     plain: bool = False,
-    **how: Any,
+    may_leave: Callable[[], bool] = always,
 ) -> Outcome:
     """A message without a keyboard takes away the one that is there (R52)."""
     payload = {"chat_id": chat_id, "message_id": message_id, **_content(message, plain=plain)}
-    return await session.call(token, "editMessageText", payload, **how)
+    return await session.call(token, "editMessageText", payload, may_leave=may_leave)
 
 
 async def edit_reply_markup(

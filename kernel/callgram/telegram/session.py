@@ -36,6 +36,7 @@ from aiohttp.hdrs import USER_AGENT
 from callgram.audio import File
 from callgram.context import Secret
 from callgram.errors import ConfigError
+from callgram.telegram.api import always
 from callgram.telegram.outcome import Broken, Kind, Outcome, Reason, classify, op_of
 from callgram.telegram.settings import SessionSettings
 
@@ -45,10 +46,6 @@ SLOWEST_UPLOAD: Final = 100 * 1024
 """Bytes a second: an upload that is slower is given up, and is ambiguous."""
 _NOT_JSON: Final = Outcome(kind=Kind.REJECTED, reason=Reason.CONTENT, description="cannot be written as JSON")
 _encode = msgspec.json.Encoder().encode
-
-
-def always() -> bool:
-    return True
 
 
 class _Body(BytesPayload):

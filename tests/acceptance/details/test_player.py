@@ -17,6 +17,7 @@ from aiohttp import web
 
 from ...serve import until
 from ..browser import Open
+from ..harness import Background
 from .conftest import BASE, Shape, Site
 
 RATE, SECONDS = 8_000, 90
@@ -44,7 +45,7 @@ def tone() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def host(site: Site, tone: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def host(background: Background, tone: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a host that keeps recordings: ``/a.wav``, and ``/page`` which is none."""
     path = tmp_path_factory.mktemp("host") / "a.wav"
     path.write_bytes(tone)
@@ -58,15 +59,8 @@ def host(site: Site, tone: bytes, tmp_path_factory: pytest.TempPathFactory) -> I
 
     app.router.add_get("/page", page)
     app.router.add_get("/a.wav", audio)
-    runner = web.AppRunner(app)
-
-    async def start() -> str:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return f"http://someone:SECRET-pw@127.0.0.1:{runner.addresses[0][1]}"
-
-    yield site.run(start())
-    site.run(runner.cleanup())
+    with background.serving(app) as port:
+        yield f"http://someone:SECRET-pw@127.0.0.1:{port}"
 
 
 @pytest.fixture
