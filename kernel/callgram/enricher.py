@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,7 +32,7 @@ Key = tuple[str, int]  # enterprise, call
 
 
 class Enricher:
-    """Asks until stopped. ``stored`` is called after each answer that was stored."""
+    """Asks until stopped. ``stored`` is told of each answer that was stored."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Enricher:
         directory: Callable[[], Directory],
         clock: Callable[[], datetime],
         *,
-        stored: Callable[[], None],
+        stored: Callable[[Sequence[NewEvent]], None],
     ) -> None:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
         self._stored = stored
@@ -104,7 +104,7 @@ class Enricher:
             body=body,
         )
         await self._store.append([event])
-        self._stored()
+        self._stored([event])
         return True
 
     async def _ask(self, call: Call) -> list[Enrichment]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from loguru import logger
@@ -41,10 +41,10 @@ class Ingest:
         directory: Callable[[], Directory],
         clock: Callable[[], datetime],
         *,
-        storing: Callable[[], None] = lambda: None,
-        stored: Callable[[], None],
+        storing: Callable[[Sequence[NewEvent]], None] = lambda events: None,
+        stored: Callable[[Sequence[NewEvent]], None],
     ) -> None:
-        """``storing`` is called when events are about to be stored, ``stored`` when they are."""
+        """``storing`` is told which events are about to be stored, ``stored`` when they are, with those that repeat others."""
         self._store, self._clock = store, clock
         self.senders = Senders(store, directory)
         self._storing, self._stored = storing, stored
@@ -115,10 +115,11 @@ class Ingest:
             self._repeated.set()
 
     async def _write(self, batch: list[tuple[NewEvent, asyncio.Future[bool]]]) -> None:
-        self._storing()
+        events = [event for event, _ in batch]
+        self._storing(events)
         try:
             with COMMIT_SECONDS.time():
-                new = await self._store.append([event for event, _ in batch])
+                new = await self._store.append(events)
         except StoreError as error:
             self._say_refused(len(batch), error)
             for _, answer in batch:
@@ -133,7 +134,7 @@ class Ingest:
                 self._note_repeat(event)
             if not answer.done():  # the sender may have hung up after 3 s
                 answer.set_result(is_new)
-        self._stored()
+        self._stored(events)
 
     def _say_refused(self, n_events: int, error: StoreError) -> None:
         """At once, then every ten seconds with the count: under load there are hundreds of batches a second."""

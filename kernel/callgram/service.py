@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ from callgram.events import Event
 from callgram.loader import Loaded, Plugins, Status
 from callgram.metrics import HOOK_FAILURES, SINK_LAG
 from callgram.settings import Settings
-from callgram.store import CardRow, Store
+from callgram.store import CardRow, NewEvent, Store
 from callgram.trace import Record
 
 RELOAD_S = 0.5  # what an administrative command changes is noticed within a second
@@ -70,13 +70,13 @@ class Service:
             if part is not None:
                 part.wake()
 
-    def expect(self) -> None:
-        """Events are about to be stored."""
+    def expect(self, events: Sequence[NewEvent]) -> None:
+        """``events`` are about to be stored."""
         if self.planner is not None:
             self.planner.expect()
 
-    def wake_planner(self) -> None:
-        """Events were stored. Who else has to do with them is woken when they are planned."""
+    def wake_planner(self, events: Sequence[NewEvent]) -> None:
+        """``events`` were stored. Who else has to do with them is woken when they are planned."""
         if self.planner is not None:
             self.planner.wake()
         else:

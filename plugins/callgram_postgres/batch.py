@@ -174,7 +174,7 @@ class _Share:
             6,
         )
         filed = [(row.facts.id, storable(key), is_weak(key)) for row in planned.calls for key in sorted(row.keys)]
-        weak = [key for _, key, is_weak_key in filed if is_weak_key]
+        weak = sorted({key for _, key, is_weak_key in filed if is_weak_key})
         cards = columns(
             (
                 (

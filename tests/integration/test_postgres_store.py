@@ -37,9 +37,9 @@ INSERT = """
 """
 
 
-def event(unique_id: str, at: datetime = NOW) -> NewEvent:
+def event(unique_id: str, at: datetime = NOW, *, enterprise: str = "0367") -> NewEvent:
     return NewEvent(
-        enterprise="0367",
+        enterprise=enterprise,
         kind=Kind.START,
         unique_id=unique_id,
         received_at=at,
@@ -512,6 +512,47 @@ def test_what_an_event_costs_does_not_grow_with_the_calls_of_its_enterprise(play
         for statement in MANY_CALLS:
             await connection.execute(statement, part_of("0367"))
         assert await rows_read(*range(6, 11)) <= 2 * few
+
+    play(scenario)
+
+
+def test_a_batch_reads_what_it_takes_however_much_waits(play: Any) -> None:
+    async def scenario(store: PostgresStore, _connection: Any) -> None:
+        for number in range(16):
+            await store.append([event(f"{number}.{place}", enterprise=f"{number:04d}") for place in range(50)])
+            async with plan_one(store, now=NOW, limit=1):
+                pass  # makes the row by which it is locked
+        before = await _rows_read(store)
+        async with store.plan(now=NOW, limit=5, width=16) as batch:
+            assert batch is not None
+            assert sum(len(part.events) for part in batch.parts) == 5
+        assert await _rows_read(store) - before <= 12
+
+    play(scenario)
+
+
+def test_the_keys_of_a_number_that_calls_all_day_cost_no_more(play: Any) -> None:
+    """Only the oldest are looked at for what is spent."""
+
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        async def rows_read(call: int) -> int:
+            await store.append([event(str(call))])
+            async with plan_one(store, now=NOW, limit=10) as batch:
+                assert batch is not None
+                before = await _rows_read(store)
+                plan = planned(call, chat=41, events=batch.events)
+                plan.calls = [msgspec.structs.replace(row, keys=frozenset({"talk:101"})) for row in plan.calls]
+                await batch.commit(plan)
+            return await _rows_read(store) - before
+
+        few = await rows_read(1)
+        await connection.execute(MANY_CALLS[0], part_of("0367"))
+        await connection.execute(MANY_CALLS[1].replace("'channel:' || i, i, false", "'talk:101', i, true"), part_of("0367"))
+        assert await rows_read(2) <= few + 3 * 16
+        await connection.execute("UPDATE calls SET ended_at = $1 WHERE id < 1000010", NOW - timedelta(hours=2))
+        await rows_read(3)
+        left = await connection.fetchval("SELECT min(call_id) FROM call_keys WHERE call_id > 3")
+        assert left == 1_000_010
 
     play(scenario)
 

@@ -62,7 +62,7 @@ class World:
         await self.store.put_enterprise(enterprise)
         await self.store.add_subscriber("0367", Chat(id=5))
         directory = await self.store.directory()
-        self.enricher = Enricher(self.store, self._plugins, lambda: directory, lambda: NOW, stored=lambda: None)
+        self.enricher = Enricher(self.store, self._plugins, lambda: directory, lambda: NOW, stored=lambda events: None)
         self.offered: list[Call] = []
         self.planner = Planner(
             self.store,

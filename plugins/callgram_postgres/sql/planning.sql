@@ -5,8 +5,9 @@
 -- name: take_pending
 -- Lock the first $4 enterprises behind ($1, $2) that have events to plan and that nobody plans, and read the oldest events of
 -- each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of
--- what is not done, so that neither old events nor a flood of one enterprise make it slow. The events are as old as the
--- statement: another planner may have planned them before the lock was ours, which write_plan finds out.
+-- what is not done, so that neither old events nor a flood of one enterprise make it slow, and no further than to $3 events:
+-- a loop in the order of picked is the one way to do this join, and a sort behind it would read all that waits. The events are as
+-- old as the statement: another planner may have planned them before the lock was ours, which write_plan finds out.
 WITH RECURSIVE pending AS (
     (
         SELECT e.part, e.enterprise
@@ -48,7 +49,6 @@ LEFT JOIN LATERAL (
     ORDER BY e.id
     LIMIT $3
 ) AS w ON true
-ORDER BY p.part, p.enterprise, w.id
 LIMIT $3
 
 -- name: pick_due
@@ -123,7 +123,8 @@ CROSS JOIN LATERAL (
 -- name: write_plan
 -- What one batch decided of an enterprise, but for absorbed calls: calls, keys, cards, and which events are done.
 -- A card's version only ever grows, so that a sender who has it in hand sees that it changed. A card that changes its
--- bot starts anew: message ids are each bot's own. Weak keys of calls that ended before $13 go as their names are used again.
+-- bot starts anew: message ids are each bot's own. Weak keys of calls that ended before $13 go as their names are used again,
+-- the oldest of each ($12).
 -- A card with a fence ($32) is claimed at $31, where claim_cards would: its lease is held, its chat takes messages, nobody else
 -- has it in hand. Answers how many events were marked, fewer than given where another planner was faster; the claimed; and the
 -- cards whose stage is new to a chat that is suspended, with the reason (blocked).
@@ -138,10 +139,22 @@ WITH put_calls AS (
         ended_at = excluded.ended_at, timer_at = excluded.timer_at, direction = excluded.direction,
         result = excluded.result, client = excluded.client, extensions = excluded.extensions
 ),
+spent AS MATERIALIZED (
+    SELECT g.key, o.call_id
+    FROM unnest($12::text[]) AS g (key)
+    CROSS JOIN LATERAL (
+        SELECT k.call_id, k.weak
+        FROM call_keys AS k
+        WHERE k.part = $1 AND k.enterprise = $2 AND k.key = g.key
+        ORDER BY k.call_id
+        LIMIT 16
+    ) AS o
+    WHERE o.weak AND (SELECT c.ended_at FROM calls AS c WHERE c.part = $1 AND c.enterprise = $2 AND c.id = o.call_id) < $13
+),
 spent_keys AS (
     DELETE FROM call_keys AS k
-    WHERE k.part = $1 AND k.enterprise = $2 AND k.key = ANY($12::text[]) AND k.weak
-        AND (SELECT c.ended_at FROM calls AS c WHERE c.part = $1 AND c.enterprise = $2 AND c.id = k.call_id) < $13
+    WHERE k.part = $1 AND k.enterprise = $2 AND k.weak
+        AND k.key = ANY(ARRAY(SELECT s.key FROM spent AS s)) AND k.call_id = ANY(ARRAY(SELECT s.call_id FROM spent AS s))
 ),
 put_keys AS (
     INSERT INTO call_keys (part, enterprise, call_id, key, weak)
@@ -222,13 +235,14 @@ LEFT JOIN (
         m.claimed_fence, m.claimed_at, m.attempts, w.suspended AS blocked
     FROM wanted AS w
     JOIN put_cards AS m ON m.call_id = w.call_id AND m.chat_id = w.chat_id
-    WHERE (w.fence = m.claimed_fence AND m.claimed_at = $31) OR (
-        w.suspended IS NOT NULL AND (
-            SELECT o.stage
-            FROM telegram_messages AS o
-            WHERE o.part = $1 AND o.enterprise = $2 AND o.call_id = w.call_id AND o.chat_id = w.chat_id
-        ) IS DISTINCT FROM w.stage
-    )
+    WHERE (w.fence IS NOT NULL OR w.suspended IS NOT NULL)  -- mostly few, of many
+        AND ((w.fence = m.claimed_fence AND m.claimed_at = $31) OR (
+            w.suspended IS NOT NULL AND (
+                SELECT o.stage
+                FROM telegram_messages AS o
+                WHERE o.part = $1 AND o.enterprise = $2 AND o.call_id = w.call_id AND o.chat_id = w.chat_id
+            ) IS DISTINCT FROM w.stage
+        ))
 ) AS h ON true
 
 -- name: put_skips

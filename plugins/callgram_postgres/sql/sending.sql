@@ -69,7 +69,7 @@ given AS (
         AS g (part, enterprise, call_id, chat_id, fence, version, shown, released, retry_at, attempts, told)
 ),
 held AS (
-    SELECT m.part, m.enterprise, m.call_id, m.chat_id
+    SELECT g.*
     FROM given AS g
     JOIN telegram_messages AS m
         ON m.part = g.part AND m.enterprise = g.enterprise AND m.call_id = g.call_id AND m.chat_id = g.chat_id
@@ -88,9 +88,8 @@ SET shown = CASE WHEN m.version = g.version THEN g.shown ELSE (
     claimed_fence = CASE WHEN g.released THEN NULL ELSE m.claimed_fence END,
     ambiguous = m.ambiguous AND NOT g.released,
     due_at = CASE WHEN g.released AND m.version = g.version THEN g.retry_at ELSE m.due_at END
-FROM held AS h
-JOIN given AS g ON g.part = h.part AND g.enterprise = h.enterprise AND g.call_id = h.call_id AND g.chat_id = h.chat_id
-WHERE m.part = h.part AND m.enterprise = h.enterprise AND m.call_id = h.call_id AND m.chat_id = h.chat_id
+FROM held AS g
+WHERE m.part = g.part AND m.enterprise = g.enterprise AND m.call_id = g.call_id AND m.chat_id = g.chat_id
 RETURNING m.enterprise, m.call_id, m.chat_id
 
 -- name: survivor_card
