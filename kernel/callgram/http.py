@@ -24,13 +24,13 @@ from litestar.openapi.spec import (
     Schema,
 )
 from litestar.types import Receive, Scope, Send
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from callgram import __version__
 from callgram.errors import IngestError
 from callgram.events import POSTED, Kind
 from callgram.ingest import HEADERS, MAX_BODY, Ingest
-from callgram.metrics import EVENTS_REFUSED
+from callgram.metrics import EVENTS_REFUSED, exposition
 
 Report = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 _JSON = (b"content-type", b"application/json")
@@ -57,7 +57,7 @@ def make_app(ingest: Ingest | None, ready: Report, routes: list[Any]) -> Litesta
     @get("/metrics", tags=["health"], sync_to_thread=False, media_type="text/plain")
     def metrics() -> Response[bytes]:
         """Prometheus metrics."""
-        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     events = [_event_route(kind, ingest) for kind in POSTED] if ingest else []
     config = OpenAPIConfig(

@@ -26,8 +26,9 @@ def _scrubbed(record: Record) -> None:
     record["message"] = scrub(record["message"])
 
 
-def set_up(level: str = "INFO") -> None:
-    """Log to stderr from now on. Exceptions are shown without the values of variables: those may be secret."""
+def set_up(level: str = "INFO", *, who: str = "") -> None:
+    """Log to stderr from now on, ``who`` in front of each text. Exceptions are shown without the values of variables: those may
+    be secret."""
     logger.remove()
     logger.configure(patcher=_scrubbed)
-    logger.add(sys.stderr, level=level, format=FORMAT, diagnose=False, backtrace=False)
+    logger.add(sys.stderr, level=level, format=FORMAT.replace("{message}", f"{who}{{message}}"), diagnose=False, backtrace=False)

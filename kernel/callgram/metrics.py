@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -34,5 +36,14 @@ def count_call(op: str, outcome: str, took_s: float) -> None:
 
 SKIPS = Counter("callgram_skips_total", "Stages that were not sent", ["reason"])
 HOOK_FAILURES = Counter("callgram_hook_failures_total", "Hook calls that raised or hung", ["plugin", "hook", "ending"])
-BOTS_OWNED = Gauge("callgram_bots_owned", "Bots that this node sends for")
-SINK_LAG = Gauge("callgram_sink_lag_seconds", "How far a sink is behind", ["sink"])
+BOTS_OWNED = Gauge("callgram_bots_owned", "Bots that this node sends for", multiprocess_mode="livesum")
+SINK_LAG = Gauge("callgram_sink_lag_seconds", "How far a sink is behind", ["sink"], multiprocess_mode="livemax")
+
+
+def exposition() -> bytes:
+    """What Prometheus is told: of all workers of this serve, where they have a directory in common (callgram.workers)."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

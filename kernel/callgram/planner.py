@@ -7,6 +7,7 @@ no trace. No network in here. Flow of an event: ``step`` → ``_plan`` → callg
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -21,11 +22,15 @@ from callgram.deciding import Share
 from callgram.errors import OvertakenError, StoreError
 from callgram.loader import Plugins
 from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS, SKIPS
+from callgram.shards import WHOLE, Shard
 from callgram.store import Batch, CardRow, Claim, Planned, Store
 
 BATCH = 128  # events planned in one transaction
 WIDTH = 16  # of so many enterprises at most: begin and commit cost as much for one
 BREATH_S = 0.005  # behind a batch that was not full: its messages go first, unless new events come
+# Where events come faster than they are planned, a batch of more of them costs the less for each: it is waited for so many
+# times as long as the last one took, and at most so long.
+RESTS, REST_S = 3.0, 0.05
 POLL_S = 0.25  # the truth, where a wake-up was lost or came from another node
 
 
@@ -71,9 +76,10 @@ class Planner:
         woken: Callable[[list[CardRow]], None],
         changed: Callable[[list[Call]], None] = lambda calls: None,
         hands: Callable[[], Hands] = NoHands,
+        shard: Shard = WHOLE,
     ) -> None:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
-        self._woken, self._changed, self._hands = woken, changed, hands
+        self._woken, self._changed, self._hands, self._shard = woken, changed, hands, shard
         self._wake, self._expected = asyncio.Event(), asyncio.Event()
         self._more, self._width = False, WIDTH
 
@@ -90,10 +96,12 @@ class Planner:
         while True:
             ready = self._stored if self._expected.is_set() and not self._more else None
             self._expected.clear()
-            pause_s = POLL_S
+            pause_s, began = POLL_S, time.monotonic()
             try:
                 if await self.step(ready):
                     pause_s = 0.0 if self._more else BREATH_S
+                    if not self._more and self._expected.is_set():
+                        await asyncio.sleep(min(REST_S, RESTS * (time.monotonic() - began)))
             except StoreError as error:
                 logger.warning("planner waits for the store: {}", error)
                 await asyncio.sleep(1.0)
@@ -113,7 +121,9 @@ class Planner:
     async def step(self, ready: Callable[[], Awaitable[datetime]] | None = None) -> bool:
         """Plan one batch; False when there was nothing to plan. See callgram.store for ``ready``."""
         try:
-            async with self._store.plan(now=self._clock(), limit=BATCH, width=self._width, ready=ready) as batch:
+            async with self._store.plan(
+                now=self._clock(), limit=BATCH, width=self._width, shard=self._shard, ready=ready
+            ) as batch:
                 if batch is None:
                     return False
                 self._more = sum(len(part.events) for part in batch.parts) >= BATCH

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence, Set
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -28,16 +28,18 @@ from callgram.drawing import Drawing
 from callgram.errors import StoreError
 from callgram.loader import Plugins
 from callgram.metrics import BOTS_OWNED
+from callgram.shards import WHOLE, Shard
 from callgram.store import CardRow, Claim, Progress, Store
 from callgram.telegram.limits import BOT, Limits
 
 LEASE_TTL_S = 6.0
 RENEW_S = 1.5
 POLL_S = 0.5  # the truth, where a wake-up was lost or came from another node
-GATHER_S = 0.003  # so long answers are gathered before the next turn, while any are out
+GATHER_S = 0.01  # so long answers are gathered before the next turn, while any are out
 ROUNDS = 2  # side by side; a bot belongs to one
 IN_HAND = 256  # cards in hand at once, of one round
 AT_ONCE = 8  # cards that one chat may have in hand; they are sent one after another
+TURNS = 2.0  # so many turns they should last: else a chat waits for the end of the next one
 
 
 class Sender:
@@ -57,11 +59,12 @@ class Sender:
         clock: Callable[[], datetime],
         node: str,
         done: Callable[[], None],
+        shard: Shard = WHOLE,
         monotonic: Callable[[], float] = time.monotonic,
         start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = asyncio.create_task,
     ) -> None:
         self.store, self.directory, self.limits, self.clock, self.done = store, directory, limits, clock, done
-        self.monotonic, self.start, self._node = monotonic, start, node
+        self.monotonic, self.start, self._node, self._shard = monotonic, start, node, shard
         self._renew = asyncio.Event()
         self._refused: frozenset[int] = frozenset()  # bots of other nodes: asked for again only at the next renewal
         self._leases: dict[int, int] = {}
@@ -93,6 +96,9 @@ class Sender:
         """``{bot: fence}`` of the bots that may be sent for now."""
         return self._leases if self.monotonic() < self._leased_until and not self.draining else {}
 
+    def _bots(self) -> Set[int]:
+        return self._shard.bots(self.directory()).keys()
+
     def _holds(self, bot: int, fence: int) -> bool:
         return self._leases.get(bot) == fence and self.monotonic() < self._leased_until
 
@@ -100,7 +106,7 @@ class Sender:
         """Something may be due, or a bot may be new. Any number of calls is one."""
         for turns in self._rounds:
             turns.wake()
-        if not self._leases.keys() >= self.directory().bots().keys() - self._refused:
+        if not self._leases.keys() >= self._bots() - self._refused:
             self._renew.set()
 
     def offer(self, cards: list[CardRow]) -> list[CardRow]:
@@ -166,7 +172,7 @@ class Sender:
     async def renew(self) -> None:
         """Keep the leases of our bots, and take those that are free."""
         began = self.monotonic()
-        held = await self.store.hold_leases(self._node, self.directory().bots(), ttl_s=LEASE_TTL_S)
+        held = await self.store.hold_leases(self._node, self._bots(), ttl_s=LEASE_TTL_S)
         self._take_leases(dict(held), began)
 
     def _take_leases(self, held: dict[int, int], began: float) -> None:
@@ -179,7 +185,7 @@ class Sender:
         for bot in self._leases.keys() - held.keys():
             self.limits.stop_bot(bot)
         changed = held.keys() != self._leases.keys()
-        self._refused = frozenset(self.directory().bots().keys() - held.keys())
+        self._refused = frozenset(self._bots() - held.keys())
         self._leases, self._leased_until = held, began + LEASE_TTL_S - 1.0
         BOTS_OWNED.set(len(held))
         if changed:
@@ -302,9 +308,9 @@ class Round:
         self._due_at = await self._sender.store.next_due(leases) if idle else None
 
     def _per_chat(self) -> int:
-        """How many cards a chat can be sent in the time of a turn. One, but where Telegram answers faster than the database:
+        """How many cards a chat can be sent in the time of some turns. One, but where Telegram answers faster than the database:
         what is in hand is in doubt if this process dies."""
-        return max(1, min(AT_ONCE, int(self._turn_s.value / self._card_s.value)))
+        return max(1, min(AT_ONCE, int(TURNS * self._turn_s.value / self._card_s.value)))
 
     def _start(self, claims: list[Claim]) -> None:
         bots = self._sender.directory().bots() if claims else {}

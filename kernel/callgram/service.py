@@ -28,8 +28,10 @@ from callgram.events import Event
 from callgram.loader import Loaded, Plugins, Status
 from callgram.metrics import HOOK_FAILURES, SINK_LAG
 from callgram.settings import Settings
+from callgram.shards import dealt
 from callgram.store import CardRow, NewEvent, Store
 from callgram.trace import Record
+from callgram.workers import Serve, Workers
 
 RELOAD_S = 0.5  # what an administrative command changes is noticed within a second
 HOUSE_S = 3600.0
@@ -52,6 +54,9 @@ class Service:
         self.sender: Any = None
         self.sinks: Any = None
         self.enricher: Any = None
+        self.workers: Workers | None = None
+        self.serve: Serve | None = None
+        self.shard = settings.shard
         self.bell = Bell(store)
         self._parts: list[asyncio.Task[None]] = []
 
@@ -65,6 +70,12 @@ class Service:
             self.directory = _with_superuser(directory, self.settings.superuser)
             self.wake()
 
+    def share_out(self) -> None:
+        """Start the other workers, each with its shard."""
+        shards = dealt(self.directory.enterprises, self.settings.workers)
+        self.shard = shards[0]
+        self.workers = Workers(self.settings, shards, self.tell_sinks)
+
     def wake(self) -> None:
         for part in (self.planner, self.sender, self.sinks):
             if part is not None:
@@ -72,15 +83,27 @@ class Service:
 
     def expect(self, events: Sequence[NewEvent]) -> None:
         """``events`` are about to be stored."""
-        if self.planner is not None:
+        if self.workers is not None:
+            self.workers.expect(events)
+        if self.planner is not None and self.shard.has_any(events):
             self.planner.expect()
 
     def wake_planner(self, events: Sequence[NewEvent]) -> None:
         """``events`` were stored. Who else has to do with them is woken when they are planned."""
-        if self.planner is not None:
-            self.planner.wake()
-        else:
+        if self.planner is None:
             self.bell.ring()
+            return
+        if self.workers is not None:
+            self.workers.wake(events)
+        if self.shard.has_any(events):
+            self.planner.wake()
+
+    def tell_sinks(self) -> None:
+        """Something was written that sinks may read."""
+        if self.sinks is not None:
+            self.sinks.wake()
+        elif self.serve is not None:
+            self.serve.say_told()
 
     def run_part(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run one part for the life of the process. One that ends by itself is a bug and ends the process, loudly."""
@@ -88,13 +111,9 @@ class Service:
         self._parts.append(task)
         return task
 
-    async def until_stopped(self) -> None:
-        """Until SIGINT or SIGTERM, or until a part of the process breaks."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        waiting = asyncio.create_task(stop.wait(), name="stop")
+    async def until_stopped(self, told: asyncio.Task[None] | None = None) -> None:
+        """Until SIGINT or SIGTERM, with ``told`` until that is done, or until a part of the process breaks."""
+        waiting = told or asyncio.create_task(_signalled(), name="stop")
         done, _ = await asyncio.wait([waiting, *self._parts], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         for task in done - {waiting}:
@@ -117,9 +136,12 @@ class Service:
             "plugins": problems or "ok",
             "bots": {"used": len(bots), "owned": len(owned)},
         }
+        if self.workers is not None:
+            report["workers"] = self.workers.report()
         if self.sinks is not None:
             report["sinks"] = {name: round(lag, 1) for name, lag in self.sinks.lag().items()}
-        well = stored and not problems and (owned >= bots or self.sender is None)
+        working = "starting" not in report.get("workers", {}).values()
+        well = stored and not problems and working and (owned >= bots or self.sender is None)
         if not well:
             report["status"] = "not ready"
         return well, report
@@ -141,6 +163,13 @@ class Service:
         key = "event" if isinstance(item, Event) else "action"
         outcomes = await self.plugins.dispatcher.every(hook, (plugin,), lambda _: {"ctx": ctx, key: item})
         return not any(outcome.ending.failed for outcome in outcomes)
+
+
+async def _signalled() -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
 
 
 def _with_superuser(directory: Directory, superuser: int | None) -> Directory:
@@ -224,8 +253,11 @@ async def _open(one: Loaded, ctx: Context) -> Store | None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, store: Store | None = None) -> AsyncIterator[Service]:
+async def running(
+    settings: Settings, *, store: Store | None = None, serve: Serve | None = None
+) -> AsyncIterator[Service]:
     """A process with its roles, ready to take events inside the context. ``store`` is used instead of a plugin's (tests).
+    ``serve`` is the one that this process is another worker of: it takes no events itself.
 
     Raises:
         CallgramError: it cannot start; the text says why and what to do.
@@ -234,10 +266,14 @@ async def running(settings: Settings, *, store: Store | None = None) -> AsyncIte
     async with AsyncExitStack() as stack:
         used = store if store is not None else await stack.enter_async_context(opened_store(settings, plugins))
         service = Service(settings, plugins, used)
+        service.serve = serve
         await _start_plugins(service)
         await service.reload()
+        if settings.workers > 1:
+            service.share_out()
         service.run_part("directory", _reloading(service))
-        service.run_part("house", _keeping_house(service))
+        if serve is None:
+            service.run_part("house", _keeping_house(service))
         service.run_part("bell", service.bell.run())
         service.run_part("listener", service.bell.listen(service.wake))
         stack.push_async_callback(_end_parts, service)
@@ -247,7 +283,12 @@ async def running(settings: Settings, *, store: Store | None = None) -> AsyncIte
             await stack.enter_async_context(_sending(service))
         if "plan" in settings.roles:
             _plan(service)
-        await stack.enter_async_context(_serving(service))
+        if service.workers is not None:
+            await stack.enter_async_context(_working(service, service.workers))
+        if serve is None:
+            await stack.enter_async_context(_serving(service))
+        else:
+            serve.attend(service.planner)
         gc.collect()
         gc.freeze()  # aiogram's import leaves 187 000 objects, and a full collection was a pause of 142 ms
         gc.set_threshold(20_000, 20, 20)  # values live for one event; 700 allocations are a tenth of one
@@ -281,6 +322,7 @@ def _plan(service: Service) -> None:
         woken=lambda cards: _after_plan(service, cards),
         changed=enricher.offer,
         hands=lambda: service.sender or NoHands(),
+        shard=service.shard,
     )
     service.planner, service.enricher = planner, enricher
     service.run_part("planner", planner.run())
@@ -289,8 +331,7 @@ def _plan(service: Service) -> None:
 
 def _after_plan(service: Service, cards: list[CardRow]) -> None:
     """The sender of this process has its cards already; those of other nodes' bots are theirs."""
-    if service.sinks is not None:
-        service.sinks.wake()
+    service.tell_sinks()
     own = service.sender.owned if service.sender is not None else frozenset()
     if any(card.bot_id not in own for card in cards):
         service.bell.ring()
@@ -314,7 +355,8 @@ async def _sending(service: Service) -> AsyncIterator[None]:
         limits=Limits(settings.plugins.limits),
         clock=utc_now,
         node=settings.node,
-        done=lambda: service.sinks.wake() if service.sinks else None,
+        done=service.tell_sinks,
+        shard=service.shard,
     )
     service.sender = sender
     sending = service.run_part("sender", sender.run())
@@ -327,6 +369,18 @@ async def _sending(service: Service) -> AsyncIterator[None]:
         with suppress(StoreError):
             await service.store.release_leases(settings.node)
         await session.close()
+
+
+@asynccontextmanager
+async def _working(service: Service, workers: Workers) -> AsyncIterator[None]:
+    """The other workers. They finish beside this one: each has its own bots."""
+    watching = service.run_part("workers", workers.watch())
+    try:
+        yield
+    finally:
+        service._parts.remove(watching)
+        await workers.stop()
+        await watching
 
 
 @asynccontextmanager

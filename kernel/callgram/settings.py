@@ -22,6 +22,7 @@ from callgram.context import Locale, Mode, Secret
 from callgram.errors import ConfigError
 from callgram.hooks import API_VERSION
 from callgram.numbers import NumberPlan, Rewrite
+from callgram.shards import WHOLE, Shard
 from callgram.telegram.limits import LimitSettings
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -126,7 +127,8 @@ class PluginsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a process is started with. Environment names are in ``ENVIRONMENT``; ``serving`` tells a serve
-    from an administrative command."""
+    from an administrative command. ``workers`` are all of a serve's; one of the others knows its number as ``worker``, and its
+    ``shard``."""
 
     plugins: PluginsFile
     plugins_path: str
@@ -141,6 +143,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     trusted_proxies: tuple[str, ...] = ()
     serving: bool = False
+    workers: int = 1
+    worker: int = 0
+    shard: Shard = WHOLE
 
 
 ENVIRONMENT = {
@@ -153,6 +158,7 @@ ENVIRONMENT = {
     "CALLGRAM_DATA_DIR": "directory of the embedded PostgreSQL, ./data when unset (as root /var/lib/callgram)",
     "CALLGRAM_PLUGINS": "plugins.toml to use",
     "CALLGRAM_NODE": "name of this node, host:port when unset; must differ between nodes of one database",
+    "CALLGRAM_WORKERS": "processes that plan and send, 1 when unset; as many as cores serve more enterprises",
     "CALLGRAM_TRUSTED_PROXIES": "addresses of reverse proxies whose X-Forwarded-For is believed, as 127.0.0.1,10.0.0.0/24",
 }
 
@@ -222,6 +228,7 @@ _READERS: dict[str, Any] = {
     "port": _number("CALLGRAM_PORT", 0, 65_535),
     "data_dir": lambda text: Path(text).absolute(),
     "node": str,
+    "workers": _number("CALLGRAM_WORKERS", 1, 16),
     "trusted_proxies": _proxies,
 }
 

@@ -21,6 +21,7 @@ from callgram.context import Chat, Directory, Enterprise, Mode
 from callgram.events import Event, Kind
 from callgram.naming import Naming
 from callgram.reading import Reading
+from callgram.shards import WHOLE, Shard
 from callgram.trace import Action, Op, Record
 
 
@@ -240,10 +241,16 @@ class Store(Reading, Naming, Rings, Protocol):
     # planner
 
     def plan(
-        self, *, now: datetime, limit: int, width: int = 1, ready: Callable[[], Awaitable[datetime]] | None = None
+        self,
+        *,
+        now: datetime,
+        limit: int,
+        width: int = 1,
+        shard: Shard = WHOLE,
+        ready: Callable[[], Awaitable[datetime]] | None = None,
     ) -> AbstractAsyncContextManager[Batch | None]:
-        """Take at most ``width`` enterprises that have events to plan or calls whose timer ran out, and that nobody else has
-        in hand.
+        """Take at most ``width`` enterprises of ``shard`` that have events to plan or calls whose timer ran out, and that nobody
+        else has in hand.
 
         At most ``limit`` events in all, and as many calls in ``due``. ``None``: nothing to plan, or all of it is in other
         hands. An event that cannot be read any more is not in ``events``, and is committed as failed. Leave

@@ -74,14 +74,14 @@ class Postgres:
         while True:
             server = EmbeddedPostgres(data_dir, database=ctx.settings.database)
             try:
-                await server.start(as_guest_ok=not ctx.process.serving)
+                await server.start(as_guest_ok=not ctx.process.serving or ctx.process.worker > 0)
                 break
             except EmbeddedPostgresError as error:
                 if not ctx.process.serving or _served(data_dir) or time.monotonic() > deadline:
                     raise ConfigError(str(error)) from None
             await asyncio.sleep(0.2)
         self._server = server
-        if ctx.process.serving:
+        if ctx.process.serving and not ctx.process.worker:
             self._serve_lock = _lock(data_dir)
         if server.owner:
             self._watching = asyncio.create_task(server.watch(), name="postgres")

@@ -11,10 +11,10 @@ import asyncpg
 
 from callgram.context import Chat, Directory, Enterprise, Secret
 from callgram.errors import ConfigError
+from callgram.shards import part_of
 from callgram_postgres.house import House
 from callgram_postgres.pools import Pools, translated
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import part_of
 
 SQL = queries("admin")
 ADD_QUEUE = queries("planning")["add_queue"]

@@ -17,6 +17,7 @@ from callgram.calls.facts import Facts
 from callgram.cards import Card, Stage
 from callgram.errors import IngestError, OvertakenError, StoreError
 from callgram.events import Kind, read_event
+from callgram.shards import part_of
 from callgram.store import Claim, Part, Planned
 from callgram.trace import Action, Op
 from callgram_postgres.house import WEAK_KEYS_KEPT, House
@@ -27,7 +28,6 @@ from callgram_postgres.rows import (
     action_row,
     columns,
     found_by,
-    part_of,
     read_card,
     read_facts,
     replaces_text,

@@ -10,11 +10,12 @@ from datetime import datetime
 
 import asyncpg
 
+from callgram.shards import part_of
 from callgram.store import NewEvent
 from callgram_postgres.house import House
 from callgram_postgres.pools import translated
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import columns, part_of, storable
+from callgram_postgres.rows import columns, storable
 
 SQL = queries("ingest")
 

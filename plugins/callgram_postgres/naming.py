@@ -7,9 +7,10 @@ from datetime import datetime
 
 from callgram.events import History
 from callgram.naming import NameTable
+from callgram.shards import part_of
 from callgram_postgres.house import House
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import part_of, storable
+from callgram_postgres.rows import storable
 
 SQL = queries("naming")
 LOOKED_AT = 1000  # calls of a number; who has more is a machine

@@ -10,8 +10,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from callgram.shards import WHOLE, Shard
 from callgram.store import Batch
 from callgram_postgres.batch import Picked, PostgresBatch
 from callgram_postgres.house import House
@@ -20,9 +21,16 @@ from callgram_postgres.queries import queries
 from callgram_postgres.rows import read_facts
 
 SQL = queries("planning")
-START = (-1, "")  # before every (part, enterprise)
 DUE_EVERY_S = 0.25  # timers are minutes: looked for so often, and else only when no event waits
 TRIES = 5  # somebody else may have planned, between our look and our lock, what we came for
+
+
+class _Wanted(NamedTuple):
+    """What a planner asks for: see callgram.store."""
+
+    limit: int
+    width: int
+    shard: Shard
 
 
 class Planning(House):
@@ -30,15 +38,21 @@ class Planning(House):
 
     def __init__(self, pools: Pools) -> None:
         super().__init__(pools)
-        self._last = START
+        self._last: tuple[int, str] | None = None  # that was taken; None is before all
         self._due_looked_at = -DUE_EVERY_S
 
     @asynccontextmanager
     async def plan(
-        self, *, now: datetime, limit: int, width: int = 1, ready: Callable[[], Awaitable[datetime]] | None = None
+        self,
+        *,
+        now: datetime,
+        limit: int,
+        width: int = 1,
+        shard: Shard = WHOLE,
+        ready: Callable[[], Awaitable[datetime]] | None = None,
     ) -> AsyncIterator[Batch | None]:
         async with self._pools.take("plan") as connection:
-            batch = await self._take(connection, now, limit, width, ready)
+            batch = await self._take(connection, now, _Wanted(limit, width, shard), ready)
             try:
                 yield batch
             finally:
@@ -46,7 +60,7 @@ class Planning(House):
                     await batch.undo()
 
     async def _take(
-        self, connection: Any, now: datetime, limit: int, width: int, ready: Callable[[], Awaitable[datetime]] | None
+        self, connection: Any, now: datetime, wanted: _Wanted, ready: Callable[[], Awaitable[datetime]] | None
     ) -> PostgresBatch | None:
         for _ in range(TRIES):
             with translated():
@@ -56,7 +70,7 @@ class Planning(House):
                 try:
                     if ready is not None:
                         now = await ready()
-                    picked = await self._pick(connection, now, limit, width)
+                    picked = await self._pick(connection, now, wanted)
                     locked = all(one.locked for one in picked)
                     if locked and any(one.rows or one.due for one in picked):
                         batch = PostgresBatch(self, connection, transaction, picked, now)
@@ -64,7 +78,7 @@ class Planning(House):
                     if batch is None:
                         await transaction.rollback()
                 if locked:  # where nothing waits, the next to come is found in one look
-                    self._last = picked[-1].place if picked else START
+                    self._last = picked[-1].place if picked else None
                 if batch is not None or not picked:
                     return batch
                 for one in picked:
@@ -72,31 +86,32 @@ class Planning(House):
                         await connection.execute(SQL["add_queue"], *one.place)
         return None
 
-    async def _pick(self, connection: Any, now: datetime, limit: int, width: int) -> list[Picked]:
+    async def _pick(self, connection: Any, now: datetime, wanted: _Wanted) -> list[Picked]:
         """Events come first, but for a moment now and then, so that neither starves."""
         looked_at = time.monotonic()
         due_first = looked_at - self._due_looked_at >= DUE_EVERY_S
         if due_first:
             self._due_looked_at = looked_at
-        picked = await self._pick_due(connection, now, limit) if due_first else []
-        picked = picked or await self._pick_pending(connection, limit, width)
-        return picked or ([] if due_first else await self._pick_due(connection, now, limit))
+        picked = await self._pick_due(connection, now, wanted) if due_first else []
+        picked = picked or await self._pick_pending(connection, wanted)
+        return picked or ([] if due_first else await self._pick_due(connection, now, wanted))
 
-    async def _pick_due(self, connection: Any, now: datetime, limit: int) -> list[Picked]:
-        row = await connection.fetchrow(SQL["pick_due"], now)
+    async def _pick_due(self, connection: Any, now: datetime, wanted: _Wanted) -> list[Picked]:
+        row = await connection.fetchrow(SQL["pick_due"], now, wanted.shard.first, wanted.shard.behind)
         if row is None:
             return []
         place = (row["part"], row["enterprise"])
         if not row["locked"]:
             return [Picked(place)]
-        events = await connection.fetch(SQL["pending_events"], *place, limit)
-        due = await connection.fetch(SQL["due_calls"], *place, now, limit)
+        events = await connection.fetch(SQL["pending_events"], *place, wanted.limit)
+        due = await connection.fetch(SQL["due_calls"], *place, now, wanted.limit)
         return [Picked(place, locked=True, rows=events, due=[read_facts(one["facts"]) for one in due])]
 
-    async def _pick_pending(self, connection: Any, limit: int, width: int) -> list[Picked]:
-        rows = await connection.fetch(SQL["take_pending"], *self._last, limit, width)
-        if not rows and self._last != START:
-            rows = await connection.fetch(SQL["take_pending"], *START, limit, width)
+    async def _pick_pending(self, connection: Any, wanted: _Wanted) -> list[Picked]:
+        start, bounds = (wanted.shard.first, ""), (wanted.limit, wanted.width, wanted.shard.behind)
+        rows = await connection.fetch(SQL["take_pending"], *(self._last or start), *bounds)
+        if not rows and self._last is not None:
+            rows = await connection.fetch(SQL["take_pending"], *start, *bounds)
         of: dict[tuple[int, str], list[Any]] = {}
         for row in rows:
             of.setdefault((row["part"], row["enterprise"]), []).append(row)

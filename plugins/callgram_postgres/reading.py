@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from callgram.reading import EPOCH, SEARCHED, CallFile, CallFilter, CallPage, Listed, read_page_key, write_page_key
+from callgram.shards import part_of
 from callgram_postgres.house import House
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import part_of, read_card, read_facts, read_record, storable, write_cursor
+from callgram_postgres.rows import read_card, read_facts, read_record, storable, write_cursor
 
 SQL = queries("reading")
 CARDS = queries("planning")["cards_of"]

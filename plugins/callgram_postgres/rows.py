@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,19 +11,13 @@ from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown, Stage, Urgency
 from callgram.errors import IngestError
 from callgram.events import Event, Kind, read_event
+from callgram.shards import part_of
 from callgram.store import CallRow
 from callgram.trace import Action, Op, Record
-
-PARTS = 64
 
 read_facts = msgspec.json.Decoder(Facts).decode
 write_json = msgspec.json.encode
 _read_shown = msgspec.json.Decoder(tuple[Shown, ...]).decode
-
-
-def part_of(enterprise: str) -> int:
-    """The part that an enterprise's rows are in: for ever, whatever the process or machine."""
-    return zlib.crc32(enterprise.encode()) % PARTS
 
 
 def columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:

@@ -11,6 +11,7 @@ import msgspec
 
 from callgram.cards import Shown
 from callgram.errors import StoreError
+from callgram.shards import part_of
 from callgram.store import ChatLimit, Claim, Progress, ids_told, unknown_sends
 from callgram.trace import Op
 from callgram_postgres.house import House
@@ -20,7 +21,6 @@ from callgram_postgres.rows import (
     ACTION_WIDTH,
     action_row,
     columns,
-    part_of,
     read_card,
     read_facts,
     read_shown,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from callgram.shards import part_of
 from callgram.trace import Record
 from callgram_postgres.house import House
 from callgram_postgres.pools import translated
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import part_of, read_cursor, read_record, storable
+from callgram_postgres.rows import read_cursor, read_record, storable
 
 SQL = queries("sinks")
 

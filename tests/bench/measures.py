@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.bench.servers import Server
 
 WHOLE = "ingest,plan,send,sink"
 CHATS = 3
+CORES = len(os.sched_getaffinity(0))
 
 
 async def ingest() -> list[Result]:
@@ -64,7 +66,7 @@ async def pipeline() -> list[Result]:
     ours, theirs = [], []
     async with (
         servers.fake_api() as api,
-        servers.callgram(roles=WHOLE, api_url=api.url) as callgram,
+        servers.callgram(roles=WHOLE, workers=CORES, api_url=api.url) as callgram,
         servers.naive(api.url) as naive,
     ):
         await _events_per_s(callgram, api, 200)
@@ -98,7 +100,7 @@ async def latency() -> list[Result]:
     theirs: list[float] = []
     async with (
         servers.fake_api() as api,
-        servers.callgram(roles=WHOLE, api_url=api.url) as callgram,
+        servers.callgram(roles=WHOLE, workers=CORES, api_url=api.url) as callgram,
         servers.naive(api.url) as naive,
     ):
         await _latencies_s(callgram, api, 20)

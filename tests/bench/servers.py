@@ -111,7 +111,7 @@ async def _ready(server: Server, child: subprocess.Popen[bytes], path: str | Non
 
 
 @asynccontextmanager
-async def callgram(*, roles: str, api_url: str = "http://127.0.0.1:9") -> AsyncIterator[Server]:
+async def callgram(*, roles: str, workers: int = 1, api_url: str = "http://127.0.0.1:9") -> AsyncIterator[Server]:
     """A ``callgram serve`` on a new embedded PostgreSQL that knows the world's enterprises."""
     home = _home()
     try:
@@ -125,7 +125,7 @@ async def callgram(*, roles: str, api_url: str = "http://127.0.0.1:9") -> AsyncI
             "CALLGRAM_NODE": "bench",
             "LOGURU_LEVEL": "WARNING",
         }
-        command = ("callgram", "serve", "--roles", roles)
+        command = ("callgram", "serve", "--roles", roles, "--workers", str(workers))
         async with process(*command, port=port, ready="/health/ready", environment=environment) as server:
             yield server
     finally:

@@ -245,7 +245,7 @@ def _shape(path: Path) -> Shape:
 
 def _calls(first: int, behind: int, n_calls: int, newest: datetime) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The text of each table for these calls, and of each enterprise's file."""
-    from callgram_postgres.rows import part_of
+    from callgram.shards import part_of
 
     chance, shapes = random.Random(first), Shapes.one()
     step = timedelta(days=DAYS) / n_calls

@@ -22,12 +22,12 @@ from callgram.cards import Shown, Stage, Urgency
 from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, OvertakenError, StoreError
 from callgram.events import Event, Kind
+from callgram.shards import part_of
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
 from callgram.testing.alone import plan_one
 from callgram_postgres import queries as queries_module
 from callgram_postgres.pools import AwayError, translated
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import part_of
 from callgram_postgres.store import PostgresStore, connect
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -23,12 +23,12 @@ from callgram.cards import Stage, Urgency
 from callgram.errors import OvertakenError, StoreError
 from callgram.events import Event, Kind
 from callgram.reading import CallFilter
+from callgram.shards import part_of
 from callgram.sinks import Pace, SinkRunner
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
 from callgram.testing.alone import plan_one
 from callgram.trace import Action, Op, Record
 from callgram_postgres.house import AT_ONCE
-from callgram_postgres.rows import part_of
 from callgram_postgres.store import PostgresStore, connect
 
 NOW = datetime.now(UTC).replace(microsecond=0)

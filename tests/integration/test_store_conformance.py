@@ -25,6 +25,7 @@ from callgram.cards import Shown, Stage, Urgency
 from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, OvertakenError, StoreError
 from callgram.events import Event, History, Kind
+from callgram.shards import dealt
 from callgram.store import CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress, Store
 from callgram.testing.alone import plan_one
 from callgram.testing.memory import MemoryStore
@@ -421,6 +422,28 @@ async def test_a_batch_is_of_a_few_enterprises_and_keeps_them_apart(world: World
     async with store.plan(now=NOW, limit=10, width=3) as batch:
         assert batch is not None
         assert [part.enterprise for part in batch.parts] == sorted({*numbers} - {*mine})
+
+
+@conforms
+async def test_a_planner_of_a_shard_plans_its_own_enterprises_only(world: World) -> None:
+    store, numbers = await world.open(), [f"{number:04d}" for number in range(12)]
+    due = numbers[::3]
+    for of in due:
+        await plan(store, of, calls=[call_row(7, enterprise=of, timer_at=NOW + S)])
+    await store.append([event(enterprise=of) for of in numbers if of not in due])
+    seen = {}
+    for shard in dealt(numbers, 3):
+        seen[shard] = set()
+        while True:
+            async with store.plan(now=NOW + S, limit=10, width=4, shard=shard) as batch:
+                if batch is None:
+                    break
+                seen[shard] |= {part.enterprise for part in batch.parts}
+                done = {part.enterprise: {one.id: 7 for one in part.events} for part in batch.parts}
+                calls = {part.enterprise: [call_row(7, enterprise=part.enterprise)] if part.due else [] for part in batch.parts}
+                await batch.write({of: Planned(calls=calls[of], done=done[of]) for of in done})
+                await batch.commit()
+    assert seen == {shard: {of for of in numbers if shard.holds(of)} for shard in seen}
 
 
 @conforms

@@ -46,6 +46,7 @@ STORE_MODULES = frozenset(
         "callgram.events",
         "callgram.naming",
         "callgram.reading",
+        "callgram.shards",
         "callgram.store",
         "callgram.trace",
     }

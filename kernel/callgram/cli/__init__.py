@@ -31,7 +31,7 @@ class Commands(click.Group):
         others = tuple(name for name in self.list_commands(ctx) if name not in listed)
         for title, names in {**SECTIONS, "From plugins": others}.items():
             commands = [(name, self.get_command(ctx, name)) for name in names]
-            rows = [(name, command.get_short_help_str(90)) for name, command in commands if command]
+            rows = [(name, one.get_short_help_str(90)) for name, one in commands if one and not one.hidden]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
@@ -56,6 +56,7 @@ def callgram() -> None:
 
 for command in (
     run.serve,
+    run.worker,
     run.demo,
     admin.plugins,
     admin.enterprise,

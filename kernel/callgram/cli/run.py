@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from callgram.errors import ConfigError
-from callgram.settings import ROLES, load
+from callgram.settings import ROLES, Settings, load
+from callgram.shards import Shard
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -22,18 +23,40 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--roles", help=f"What this process does, of {','.join(ROLES)}. All by default.")
 @click.option(
+    "--workers", type=click.IntRange(1, 16), help="Processes that plan and send, for more cores (CALLGRAM_WORKERS; 1)."
+)
+@click.option(
     "--plugins", type=_FILE, help="plugins.toml to use (CALLGRAM_PLUGINS; ./plugins.toml, else the shipped one)."
 )
 def serve(**options: Any) -> None:
     """Take events, keep the chats true, write the trace. Until Ctrl-C."""
-    from callgram import logs
+    from callgram import logs, workers
 
     options["roles"] = _roles(options["roles"])
     settings = load(serving=True, **options)
+    workers.check(settings.workers, settings.roles)
     logs.set_up()
     import uvloop
 
-    uvloop.run(_serve(settings))
+    with workers.shared_metrics(settings.workers):
+        uvloop.run(_serve(settings))
+
+
+@click.command(hidden=True)
+@click.option("--number", type=int, required=True)
+@click.option("--first", type=int, required=True)
+@click.option("--behind", type=int, required=True)
+@click.option("--roles", required=True)
+def worker(number: int, first: int, behind: int, roles: str) -> None:
+    """Another worker of a serve, which starts it. See callgram.workers."""
+    from callgram import logs, workers
+
+    workers.Serve.leave_signals()
+    settings = load(serving=True, worker=number, shard=Shard(first, behind), roles=_roles(roles), workers=1)
+    logs.set_up(who=f"worker {number}: ")
+    import uvloop
+
+    uvloop.run(_work(settings))
 
 
 def _roles(text: str | None) -> tuple[str, ...] | None:
@@ -46,7 +69,7 @@ def _roles(text: str | None) -> tuple[str, ...] | None:
     return roles
 
 
-async def _serve(settings: Any) -> None:
+async def _serve(settings: Settings) -> None:
     from loguru import logger
 
     from callgram.service import running
@@ -58,6 +81,16 @@ async def _serve(settings: Any) -> None:
             logger.info("no enterprise yet: callgram enterprise add NUMBER --token T --bot-token B")
         await service.until_stopped()
     logger.info("callgram has stopped; nothing was in flight")
+
+
+async def _work(settings: Settings) -> None:
+    from callgram.service import running
+    from callgram.workers import Serve
+
+    serve = Serve()
+    told_to_stop = asyncio.create_task(serve.listen(), name="serve")
+    async with running(settings, serve=serve) as service:
+        await service.until_stopped(told_to_stop)
 
 
 @click.command()

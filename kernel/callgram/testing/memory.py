@@ -16,6 +16,7 @@ import msgspec
 from callgram.cards import Card
 from callgram.context import Chat, Directory, Enterprise, Secret
 from callgram.errors import ConfigError
+from callgram.shards import WHOLE, Shard
 from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress, ids_told, unknown_sends
 from callgram.testing.memory_batch import MemoryBatch
 from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
@@ -153,14 +154,20 @@ class MemoryStore(MemoryReading, MemoryNaming):
 
     @asynccontextmanager
     async def plan(
-        self, *, now: datetime, limit: int, width: int = 1, ready: Callable[[], Awaitable[datetime]] | None = None
+        self,
+        *,
+        now: datetime,
+        limit: int,
+        width: int = 1,
+        shard: Shard = WHOLE,
+        ready: Callable[[], Awaitable[datetime]] | None = None,
     ) -> AsyncIterator[Batch | None]:
         db = self._db
         if ready is not None:
             now = await ready()
         waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
         waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
-        free = sorted(waiting - db.planning)
+        free = sorted(enterprise for enterprise in waiting - db.planning if shard.holds(enterprise))
         if not free:
             yield None
             return

@@ -3,8 +3,8 @@
 -- all rows of the enterprise.
 
 -- name: take_pending
--- Lock the first $4 enterprises behind ($1, $2) that have events to plan and that nobody plans, and read the oldest events of
--- each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of
+-- Lock the first $4 enterprises behind ($1, $2) and before the part $5 that have events to plan and that nobody plans, and read
+-- the oldest events of each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of
 -- what is not done, so that neither old events nor a flood of one enterprise make it slow, and no further than to $3 events:
 -- a loop in the order of picked is the one way to do this join, and a sort behind it would read all that waits. The events are as
 -- old as the statement: another planner may have planned them before the lock was ours, which write_plan finds out.
@@ -13,6 +13,7 @@ WITH RECURSIVE pending AS (
         SELECT e.part, e.enterprise
         FROM call_events AS e
         WHERE NOT e.done AND (e.part, e.enterprise) > ($1::smallint, $2::text)
+            AND (e.part, e.enterprise) < ($5::smallint, '')
         ORDER BY e.part, e.enterprise
         LIMIT 1
     )
@@ -23,6 +24,7 @@ WITH RECURSIVE pending AS (
         SELECT e.part, e.enterprise
         FROM call_events AS e
         WHERE NOT e.done AND (e.part, e.enterprise) > (p.part, p.enterprise)
+            AND (e.part, e.enterprise) < ($5::smallint, '')
         ORDER BY e.part, e.enterprise
         LIMIT 1
     ) AS following
@@ -52,10 +54,17 @@ LEFT JOIN LATERAL (
 LIMIT $3
 
 -- name: pick_due
--- Lock an enterprise that has a call whose timer ran out by $1 and that nobody plans. As take_pending.
+-- Lock an enterprise of the parts from $2 to before $3 that has a call whose timer ran out by $1 and that nobody plans. As
+-- take_pending.
 WITH due AS (
     SELECT DISTINCT d.part, d.enterprise
-    FROM (SELECT c.part, c.enterprise FROM calls AS c WHERE c.timer_at <= $1 ORDER BY c.timer_at LIMIT 500) AS d
+    FROM (
+        SELECT c.part, c.enterprise
+        FROM calls AS c
+        WHERE c.timer_at <= $1 AND c.part >= $2::smallint AND c.part < $3::smallint
+        ORDER BY c.timer_at
+        LIMIT 500
+    ) AS d
 )
 SELECT p.part, p.enterprise, q.enterprise IS NOT NULL AS locked
 FROM due AS p
