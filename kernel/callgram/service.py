@@ -272,8 +272,7 @@ async def running(
         if settings.workers > 1:
             service.share_out()
         service.run_part("directory", _reloading(service))
-        if serve is None:
-            service.run_part("house", _keeping_house(service))
+        service.run_part("house", _keeping_house(service))
         service.run_part("bell", service.bell.run())
         service.run_part("listener", service.bell.listen(service.wake))
         stack.push_async_callback(_end_parts, service)

@@ -36,7 +36,7 @@ _READY, _EXPECT, _WAKE, _TOLD, _STOP = b"r", b"e", b"w", b"t", b"q"
 
 
 class WorkerError(CallgramError):
-    """A worker ended by itself, or does not end."""
+    """A worker ended by itself."""
 
 
 class Workers:
@@ -108,10 +108,13 @@ class Worker:
 
     async def ended(self) -> None:
         try:
-            await asyncio.to_thread(self._process.wait, STOP_S)
+            code = await asyncio.to_thread(self._process.wait, STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             logger.error("worker {} did not end within {:.0f} s; it was killed", self.number, STOP_S)
+        else:
+            if code:
+                logger.error("worker {} ended with {}", self.number, code)
         self._socket.close()
 
 
