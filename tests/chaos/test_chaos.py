@@ -160,15 +160,16 @@ async def run(
     n_nodes: int,
     *,
     n_calls: int,
+    n_workers: int = 1,
     misfortunes: int = 8,
     broken: str = "",
     patience_s: float = 120.0,
 ) -> None:
-    async with town(seed, n_nodes, broken=broken) as here:
+    async with town(seed, n_nodes, n_workers=n_workers, broken=broken) as here:
         try:
             await _play(here, n_calls, misfortunes, patience_s)
         except AssertionError as error:
-            raise AssertionError(f"seed {seed}, {n_nodes} nodes: {error}") from None
+            raise AssertionError(f"seed {seed}, {n_nodes} nodes of {n_workers}: {error}") from None
 
 
 async def _play(here: Town, n_calls: int, misfortunes: int, patience_s: float) -> None:
@@ -205,9 +206,9 @@ async def check_planned(here: Town, patience_s: float) -> None:
     assert not never, f"never planned: {never}"
 
 
-@pytest.mark.parametrize("n_nodes", [1, 3])
-def test_every_chat_shows_the_truth_whatever_happened(n_nodes: int) -> None:
-    asyncio.run(run(SEED or 7, n_nodes, n_calls=6, misfortunes=3 if n_nodes == 1 else 5))
+@pytest.mark.parametrize(("n_nodes", "n_workers"), [(1, 1), (3, 1), (2, 2)])
+def test_every_chat_shows_the_truth_whatever_happened(n_nodes: int, n_workers: int) -> None:
+    asyncio.run(run(SEED or 7, n_nodes, n_workers=n_workers, n_calls=6, misfortunes=3 if n_nodes == 1 else 5))
 
 
 @pytest.mark.skipif(not LONG_S, reason="hours, by hand: make chaos")
@@ -215,7 +216,7 @@ def test_for_hours() -> None:
     seed, deadline = SEED or int(time.time()), time.monotonic() + LONG_S
     while time.monotonic() < deadline:
         print("seed", seed, time.ctime(), flush=True)  # noqa: T201 - for whoever waits
-        asyncio.run(run(seed, 1 + 2 * (seed % 2), n_calls=25, patience_s=240.0))
+        asyncio.run(run(seed, 1 + 2 * (seed % 2), n_workers=1 + seed // 2 % 2, n_calls=25, patience_s=240.0))
         seed += 1
 
 

@@ -28,7 +28,7 @@ from callgram_simulator.server import Simulator
 from callgram_simulator.settings import FloodSettings, SimulatorSettings
 from callgram_simulator.truth import TruthEntry
 
-from ..serve import Serve, new_base
+from ..serve import Serve, new_base, users
 
 DATABASE = """
 import asyncio, pathlib, sys
@@ -104,8 +104,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 class Node(Serve):
     """``callgram serve``, started, killed and frozen as often as one likes. ``reachable`` is where hosts may ask it now."""
 
-    def __init__(self, town: Town, name: str) -> None:
-        super().__init__(town.plugins, **town.told, CALLGRAM_NODE=name)
+    def __init__(self, town: Town, name: str, n_workers: int) -> None:
+        super().__init__(town.plugins, **town.told, CALLGRAM_NODE=name, CALLGRAM_WORKERS=str(n_workers))
         self.name, self.reachable = name, ""
 
     async def up(self) -> None:
@@ -118,9 +118,9 @@ class Node(Serve):
         if self.process is not None:
             self.kill()
 
-    def signal(self, number: int) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
+    def processes(self) -> list[int]:
+        """All of its workers."""
+        return [int(line.split()[0]) for line in users(self.base)]
 
 
 class Town:
@@ -221,16 +221,21 @@ class Town:
     async def freeze(self, node: Node, seconds: float) -> None:
         self.cruel_at.append(time.time())
         url, node.reachable = node.reachable, ""
-        node.signal(signal.SIGSTOP)
+        frozen = node.processes()
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(seconds)
-        node.signal(signal.SIGCONT)
+        for pid in frozen:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         node.reachable = node.reachable or url  # it may have been killed meanwhile
 
     async def lose_owner(self) -> None:
         """The node that sends for the first firm dies and does not come back."""
         await self.until_sql("SELECT EXISTS (SELECT FROM bot_lease)", 60.0)  # it may have been killed just now
         [row] = await self.sql("SELECT owner FROM bot_lease WHERE bot_id = $1", self.firms[0].bot)
-        node = next((node for node in self.nodes if node.name == row["owner"]), self.nodes[-1])
+        owner = row["owner"].partition("/")[0]
+        node = next((node for node in self.nodes if node.name == owner), self.nodes[-1])
         self.cruel_at.append(time.time())
         node.down()
         self.killed_at.append(time.time())
@@ -285,6 +290,7 @@ async def town(
     seed: int,
     n_nodes: int,
     *,
+    n_workers: int = 1,
     broken: str = "",
     firms: Sequence[Firm] = FIRMS,
     limits: LimitSettings = LIMITS,
@@ -302,7 +308,7 @@ async def town(
         async with Simulator(SimulatorSettings(port=0, flood=flood)) as simulator, aiohttp.ClientSession() as http:
             made = Town(seed, base, simulator, dsn, PLUGINS.replace("$limits", told), broken, firms)
             made.http = http
-            made.nodes = [Node(made, f"node-{at}") for at in range(n_nodes)]
+            made.nodes = [Node(made, f"node-{at}", n_workers) for at in range(n_nodes)]
             await _populate(dsn, firms)
             await asyncio.gather(*(node.up() for node in made.nodes))
             watching = asyncio.create_task(made.watch_clock())
