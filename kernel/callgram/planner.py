@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
 
 from loguru import logger
 
+from callgram.calls.book import lookup_keys
 from callgram.calls.facts import Facts
 from callgram.calls.story import Call
 from callgram.context import Directory
 from callgram.deciding import Share
-from callgram.errors import OvertakenError, StoreError
+from callgram.errors import IngestError, OvertakenError, StoreError
+from callgram.events import read_event
 from callgram.loader import Plugins
 from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS, SKIPS
 from callgram.shards import WHOLE, Shard
-from callgram.store import Batch, CardRow, Claim, Planned, Store
+from callgram.store import Batch, CardRow, Claim, NewEvent, Planned, Store
 
 BATCH = 128  # events planned in one transaction
 WIDTH = 16  # of so many enterprises at most: begin and commit cost as much for one
+FEW = 8  # events whose calls are looked for while they are being stored; where more come, a batch holds others, too
 BREATH_S = 0.005  # behind a batch that was not full: its messages go first, unless new events come
 # Where events come faster than they are planned, a batch of more of them costs the less for each: it is waited for so many
 # times as long as the last one took, and at most so long.
@@ -81,6 +84,7 @@ class Planner:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
         self._woken, self._changed, self._hands, self._shard = woken, changed, hands, shard
         self._wake, self._expected = asyncio.Event(), asyncio.Event()
+        self._coming: list[NewEvent] = []
         self._more, self._width = False, WIDTH
 
     def wake(self) -> None:
@@ -88,17 +92,22 @@ class Planner:
         self._expected.set()
         self._wake.set()
 
-    def expect(self) -> None:
-        """Something is being stored, and ``wake`` will follow: be ready."""
+    def expect(self, events: Sequence[NewEvent]) -> None:
+        """``events`` are being stored, and ``wake`` will follow: be ready."""
+        if len(self._coming) <= FEW:
+            self._coming += events
         self._expected.set()
 
     async def run(self) -> None:
         while True:
             ready = self._stored if self._expected.is_set() and not self._more else None
             self._expected.clear()
+            coming, self._coming = self._coming, []
+            idle = ready is not None and not self._wake.is_set()  # else it is behind, and other events wait, too
+            expected = self._keys(coming) if idle and len(coming) <= FEW else None
             pause_s, began = POLL_S, time.monotonic()
             try:
-                if await self.step(ready):
+                if await self.step(ready, expected):
                     pause_s = 0.0 if self._more else BREATH_S
                     if not self._more and self._expected.is_set():
                         await asyncio.sleep(min(REST_S, RESTS * (time.monotonic() - began)))
@@ -110,19 +119,35 @@ class Planner:
                     async with asyncio.timeout(pause_s):
                         await self._expected.wait()
 
+    def _keys(self, coming: Iterable[NewEvent]) -> dict[str, set[str]]:
+        """What the calls of ``coming`` will be found by, of each enterprise. What cannot be read is not expected."""
+        keys: dict[str, set[str]] = {}
+        for new in coming:
+            with suppress(IngestError):
+                event = read_event(new.kind, new.body, enterprise=new.enterprise, received_at=new.received_at)
+                number_plan = self._plugins.reading(new.enterprise)[1].plan
+                keys.setdefault(new.enterprise, set()).update(lookup_keys(event, number_plan))
+        return keys
+
     async def _stored(self) -> datetime:
         """What is expected has come, or does not come. Answers when."""
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self._wake.wait()
         self._wake.clear()
+        if not self._coming:
+            self._expected.clear()  # it was this: nothing else is to be waited for
         return self._clock()
 
-    async def step(self, ready: Callable[[], Awaitable[datetime]] | None = None) -> bool:
-        """Plan one batch; False when there was nothing to plan. See callgram.store for ``ready``."""
+    async def step(
+        self,
+        ready: Callable[[], Awaitable[datetime]] | None = None,
+        expected: Mapping[str, Collection[str]] | None = None,
+    ) -> bool:
+        """Plan one batch; False when there was nothing to plan. See callgram.store for ``ready`` and ``expected``."""
         try:
             async with self._store.plan(
-                now=self._clock(), limit=BATCH, width=self._width, shard=self._shard, ready=ready
+                now=self._clock(), limit=BATCH, width=self._width, shard=self._shard, ready=ready, expected=expected
             ) as batch:
                 if batch is None:
                     return False

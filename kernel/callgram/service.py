@@ -85,8 +85,9 @@ class Service:
         """``events`` are about to be stored."""
         if self.workers is not None:
             self.workers.expect(events)
-        if self.planner is not None and self.shard.has_any(events):
-            self.planner.expect()
+        own = self.shard.own(events)
+        if self.planner is not None and own:
+            self.planner.expect(own)
 
     def wake_planner(self, events: Sequence[NewEvent]) -> None:
         """``events`` were stored. Who else has to do with them is woken when they are planned."""
@@ -95,7 +96,7 @@ class Service:
             return
         if self.workers is not None:
             self.workers.wake(events)
-        if self.shard.has_any(events):
+        if self.shard.own(events):
             self.planner.wake()
 
     def tell_sinks(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,8 +31,9 @@ class Shard(msgspec.Struct, frozen=True):
     def holds(self, enterprise: str) -> bool:
         return self.first <= part_of(enterprise) < self.behind
 
-    def has_any(self, of: Iterable[NewEvent]) -> bool:
-        return self == WHOLE or any(self.holds(event.enterprise) for event in of)
+    def own(self, events: Sequence[NewEvent]) -> Sequence[NewEvent]:
+        """Those of enterprises that it holds."""
+        return events if self == WHOLE else [event for event in events if self.holds(event.enterprise)]
 
     def bots(self, directory: Directory) -> dict[int, Secret]:
         """``{bot id: token}`` of the bots that belong here. One that several enterprises share belongs to the first part."""

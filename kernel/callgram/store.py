@@ -7,7 +7,7 @@ UTC. Methods raise :class:`callgram.errors.StoreError` when the database cannot 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -248,6 +248,7 @@ class Store(Reading, Naming, Rings, Protocol):
         width: int = 1,
         shard: Shard = WHOLE,
         ready: Callable[[], Awaitable[datetime]] | None = None,
+        expected: Mapping[str, Collection[str]] | None = None,
     ) -> AbstractAsyncContextManager[Batch | None]:
         """Take at most ``width`` enterprises of ``shard`` that have events to plan or calls whose timer ran out, and that nobody
         else has in hand.
@@ -257,6 +258,10 @@ class Store(Reading, Naming, Rings, Protocol):
         the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError. ``ready`` is awaited before
         anything is looked at, with all that can be prepared without: for events that are being stored. It answers what
         time it is then.
+
+        ``expected`` are the enterprises of those events, each with the keys that ``find`` will be asked for. A store may take
+        those enterprises that are free in hand before it awaits ``ready``, and look the keys up meanwhile; what the batch
+        holds and finds is the same without. Whatever comes of it, they are free again at the end of the context.
         """
         ...
 

@@ -145,7 +145,7 @@ class Serve:
             if _STOP in said:
                 return
             if self._planner is not None and _EXPECT in said:
-                self._planner.expect()
+                self._planner.expect(())
             if self._planner is not None and _WAKE in said:
                 self._planner.wake()
         logger.error("the serve has ended; so does this worker")

@@ -5,7 +5,7 @@ Enterprises come in the order of their keys, and cards in the order of theirs, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -47,21 +47,41 @@ class Picked(msgspec.Struct, frozen=True):
     due: Sequence[Facts] = ()
 
 
+class Ahead(msgspec.Struct, frozen=True):
+    """The ``rows`` that were found by ``keys`` (of enterprises that are locked) before the events came."""
+
+    keys: Collection[tuple[str, str]] = ()
+    rows: Sequence[Any] = ()
+
+
+async def find_calls(connection: Any, keys: Iterable[tuple[str, str]], now: datetime) -> list[Any]:
+    wanted = ((part_of(number), number, key) for number, key in keys)
+    rows: list[Any] = await connection.fetch(SQL["find_calls"], *columns(wanted, 3), now - GRACE)
+    return rows
+
+
 class PostgresBatch:
     """See callgram.store.Batch."""
 
     def __init__(
-        self, house: House, connection: Any, transaction: Any, picked: Sequence[Picked], now: datetime
+        self, house: House, connection: Any, transaction: Any, picked: Sequence[Picked], now: datetime, *, ahead: Ahead
     ) -> None:
         self._connection, self._transaction, self._house, self.now = connection, transaction, house, now
+        self._ahead = ahead
         self._of = {one.place[1]: _Share(one, now) for one in picked}
         self.parts: Sequence[Part] = [share.part for share in self._of.values()]
         self.over = self._written = False
 
     async def find(self, keys: Mapping[str, Iterable[str]]) -> dict[str, list[tuple[Facts, frozenset[str]]]]:
-        wanted = [(part_of(number), number, storable(key)) for number, some in keys.items() for key in some]
+        wanted = {(number, storable(key)) for number, some in keys.items() for key in some}
+        known, since = self._ahead.rows, self.now - GRACE
+        rows = [row for row in known if (row["enterprise"], row["key"]) in wanted and (row["spent_at"] or since) >= since]
+        wanted.difference_update(self._ahead.keys)
+        if wanted:
+            with translated():
+                rows += await find_calls(self._connection, wanted, self.now)
         found: dict[tuple[str, int], tuple[bytes, set[str]]] = {}
-        for row in await self._fetch("find_calls", *columns(wanted, 3), self.now - GRACE) if wanted else ():
+        for row in rows:
             _, by = found.setdefault((row["enterprise"], row["id"]), (row["facts"], set()))
             by.add(row["key"])
         calls: dict[str, list[tuple[Facts, frozenset[str]]]] = {}
@@ -72,7 +92,9 @@ class PostgresBatch:
     async def cards(self, call_ids: Mapping[str, Iterable[int]]) -> dict[str, list[Card]]:
         wanted = [(part_of(number), number, call) for number, some in call_ids.items() for call in some]
         cards: dict[str, list[Card]] = {}
-        for row in await self._fetch("cards_of", *columns(wanted, 3)) if wanted else ():
+        with translated():
+            rows = await self._connection.fetch(SQL["cards_of"], *columns(wanted, 3)) if wanted else ()
+        for row in rows:
             cards.setdefault(row["enterprise"], []).append(read_card(row["enterprise"], row))
         return cards
 
@@ -98,11 +120,6 @@ class PostgresBatch:
         self.over = True
         with suppress(StoreError), translated():
             await self._transaction.rollback()
-
-    async def _fetch(self, name: str, *args: Any) -> list[Any]:
-        with translated():
-            rows: list[Any] = await self._connection.fetch(SQL[name], *args)
-            return rows
 
 
 class _Share:

@@ -7,18 +7,18 @@ That row's lock is the fence: it goes with the connection of a planner that dies
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from callgram.shards import WHOLE, Shard
+from callgram.shards import WHOLE, Shard, part_of
 from callgram.store import Batch
-from callgram_postgres.batch import Picked, PostgresBatch
+from callgram_postgres.batch import Ahead, Picked, PostgresBatch, find_calls
 from callgram_postgres.house import House
 from callgram_postgres.pools import Pools, translated
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import read_facts
+from callgram_postgres.rows import columns, read_facts, storable
 
 SQL = queries("planning")
 DUE_EVERY_S = 0.25  # timers are minutes: looked for so often, and else only when no event waits
@@ -31,6 +31,7 @@ class _Wanted(NamedTuple):
     limit: int
     width: int
     shard: Shard
+    expected: Mapping[str, Collection[str]]
 
 
 class Planning(House):
@@ -50,9 +51,10 @@ class Planning(House):
         width: int = 1,
         shard: Shard = WHOLE,
         ready: Callable[[], Awaitable[datetime]] | None = None,
+        expected: Mapping[str, Collection[str]] | None = None,
     ) -> AsyncIterator[Batch | None]:
         async with self._pools.take("plan") as connection:
-            batch = await self._take(connection, now, _Wanted(limit, width, shard), ready)
+            batch = await self._take(connection, now, _Wanted(limit, width, shard, expected or {}), ready)
             try:
                 yield batch
             finally:
@@ -66,14 +68,16 @@ class Planning(House):
             with translated():
                 transaction = connection.transaction()
                 await transaction.start()
-                batch = None
+                batch, ahead = None, Ahead()
                 try:
                     if ready is not None:
-                        now = await ready()
+                        if wanted.expected:
+                            ahead = await self._look_ahead(connection, now, wanted.expected)
+                        now, ready = await ready(), None
                     picked = await self._pick(connection, now, wanted)
                     locked = all(one.locked for one in picked)
                     if locked and any(one.rows or one.due for one in picked):
-                        batch = PostgresBatch(self, connection, transaction, picked, now)
+                        batch = PostgresBatch(self, connection, transaction, picked, now, ahead=ahead)
                 finally:
                     if batch is None:
                         await transaction.rollback()
@@ -85,6 +89,19 @@ class Planning(House):
                     if not one.locked:
                         await connection.execute(SQL["add_queue"], *one.place)
         return None
+
+    async def _look_ahead(self, connection: Any, now: datetime, expected: Mapping[str, Collection[str]]) -> Ahead:
+        """Lock those of the ``expected`` enterprises that are free, and find their calls by the keys.
+
+        What is found stays true to the end of the transaction: calls and keys are written by ``write_plan`` and the absorb
+        statements only, behind this very lock, and ingest and the enricher only add events. The calls are read by a statement
+        of their own, whose snapshot is behind the lock: whoever had it has committed. Upkeep takes calls past the retention
+        without any lock, as it may between ``find`` and ``write``.
+        """
+        places = sorted((part_of(number), number) for number in expected)
+        locked = [row["enterprise"] for row in await connection.fetch(SQL["lock_queues"], *columns(places, 2))]
+        keys = {(number, storable(key)) for number in locked for key in expected[number]}
+        return Ahead(keys, await find_calls(connection, keys, now) if keys else ())
 
     async def _pick(self, connection: Any, now: datetime, wanted: _Wanted) -> list[Picked]:
         """Events come first, but for a moment now and then, so that neither starves."""

@@ -25,6 +25,7 @@ from callgram.events import Event, Kind
 from callgram.shards import part_of
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
 from callgram.testing.alone import plan_one
+from callgram_postgres import batch as batches
 from callgram_postgres import queries as queries_module
 from callgram_postgres.pools import AwayError, translated
 from callgram_postgres.queries import queries
@@ -527,6 +528,37 @@ def test_a_batch_reads_what_it_takes_however_much_waits(play: Any) -> None:
             assert batch is not None
             assert sum(len(part.events) for part in batch.parts) == 5
         assert await _rows_read(store) - before <= 12
+
+    play(scenario)
+
+
+def test_calls_that_were_found_ahead_are_not_asked_for_again(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the keys that were not expected are, and those of an enterprise that was not expected."""
+    asked: list[set[tuple[str, str]]] = []
+    find_calls = batches.find_calls
+
+    async def counted(connection: Any, keys: Any, now: datetime) -> Any:
+        asked.append(set(keys))
+        return await find_calls(connection, keys, now)
+
+    monkeypatch.setattr(batches, "find_calls", counted)
+
+    async def scenario(store: PostgresStore, _connection: Any) -> None:
+        async def ready() -> datetime:
+            await store.append([event("1.1"), event("1.1", enterprise="0400")])
+            return NOW
+
+        async with store.plan(now=NOW, limit=10, width=2, ready=ready):
+            pass  # makes the rows by which they are locked
+        expected = {"0367": ["channel:1.1", "channel:1.2"]}
+        async with store.plan(now=NOW, limit=10, width=2, ready=ready, expected=expected) as batch:
+            assert batch is not None
+            assert {part.enterprise for part in batch.parts} == {"0367", "0400"}
+            await batch.find({"0367": ["channel:1.1"], "0400": []})
+            await batch.find({"0367": ["channel:1.1", "channel:1.2"]})
+            assert asked == []
+            await batch.find({"0367": ["channel:1.1", "bridge:b"], "0400": ["channel:1.1"]})
+            assert asked == [{("0367", "bridge:b"), ("0400", "channel:1.1")}]
 
     play(scenario)
 

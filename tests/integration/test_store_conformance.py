@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -574,6 +574,137 @@ async def test_weak_keys_are_found_until_a_minute_after_the_calls_end(world: Wor
     later = NOW + timedelta(days=1)
     await plan(store, now=later, calls=[call_row(3, "talk:101")])
     assert await find(store, *keys, now=later) == {1: {"channel:1.1"}, 2: {"talk:101"}, 3: {"talk:101"}}
+
+
+def comes(store: Store, *events: NewEvent, now: datetime = NOW) -> Callable[[], Awaitable[datetime]]:
+    """``ready`` of a planner that waits for ``events``."""
+
+    async def ready() -> datetime:
+        await store.append(events)
+        return now
+
+    return ready
+
+
+@conforms
+async def test_what_is_found_ahead_of_the_expected_events_is_what_is_found(world: World) -> None:
+    store = await world.open()
+    hangups = (Hangup(at=NOW, unique_id="1.1", status="1"),)
+    ended = call_row(2, "talk:101", "talk:102", "channel:1.2", ended_at=NOW)
+    await plan(store, calls=[call_row(1, "channel:1.1", "talk:101", hangups=hangups), ended])
+    await plan(store, "0400", calls=[call_row(9, "channel:1.1", enterprise="0400")])
+    keys = ("channel:1.1", "talk:101", "talk:102", "channel:9.9\0")
+    for after, by in ((GRACE, {1: {"channel:1.1", "talk:101"}, 2: {"talk:101", "talk:102"}}), (GRACE + S, {1: {*keys[:2]}})):
+        ready = comes(store, event(), now=NOW + after)
+        async with plan_one(store, now=NOW, limit=10, ready=ready, expected={"0367": keys}) as batch:
+            assert batch is not None
+            found = await batch.find(keys)
+            assert {call.id: by for call, by in found} == by
+            assert found[0][0] == facts(1, hangups=hangups)
+            assert [call.id for call, _ in await batch.find(["channel:1.1"])] == [1]
+            assert await batch.find([]) == []
+            more = {call.id: by for call, by in await batch.find(["channel:1.1", "channel:1.2"])}
+            assert more == {1: {"channel:1.1"}, 2: {"channel:1.2"}}
+            await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+
+
+@conforms
+async def test_an_enterprise_whose_events_are_expected_is_in_one_planners_hands(world: World) -> None:
+    store, other = await world.open(), await world.open()
+    await plan(store)
+    await plan(store, "0400")
+
+    async def ready() -> datetime:
+        await store.append([event(), event(enterprise="0400")])
+        async with plan_one(other, now=NOW, limit=10) as theirs:
+            assert theirs is not None
+            assert theirs.enterprise == "0400"
+            async with plan_one(other, now=NOW, limit=10) as nothing:
+                assert nothing is None
+            await theirs.commit(Planned(done={one.id: 9 for one in theirs.events}))
+        return NOW
+
+    async with plan_one(store, now=NOW, limit=10, ready=ready, expected={"0367": ["channel:1.1"]}) as batch:
+        assert batch is not None
+        assert batch.enterprise == "0367"
+    async with plan_one(other, now=NOW, limit=10) as batch:
+        assert batch is not None
+        assert batch.enterprise == "0367"
+
+
+@conforms
+async def test_calls_of_an_expected_enterprise_that_was_in_other_hands_are_found_as_those_left_them(world: World) -> None:
+    store, other = await world.open(), await world.open()
+    await plan(store, calls=[call_row(1, "channel:1.1")])
+    await store.append([event()])
+    hangups = (Hangup(at=NOW, unique_id="1.1", status="1"),)
+    hands = AsyncExitStack()
+    theirs = await hands.enter_async_context(plan_one(other, now=NOW, limit=10))
+    assert theirs is not None
+
+    async def ready() -> datetime:
+        rows = [call_row(1, hangups=hangups), call_row(2, "channel:1.1")]
+        await theirs.commit(Planned(calls=rows, done={one.id: 1 for one in theirs.events}))
+        await hands.aclose()
+        await store.append([event()])
+        return NOW
+
+    async with plan_one(store, now=NOW, limit=10, ready=ready, expected={"0367": ["channel:1.1"]}) as batch:
+        assert batch is not None
+        assert [call for call, _ in await batch.find(["channel:1.1"])] == [facts(1, hangups=hangups), facts(2)]
+
+
+@conforms
+async def test_other_events_beside_the_expected_ones_are_planned_with_them(world: World) -> None:
+    store = await world.open()
+    for of in ("0367", "0400"):
+        await plan(store, of, calls=[call_row(1, "channel:1.1", enterprise=of), call_row(2, "channel:1.2", enterprise=of)])
+    await store.append([event("1.2"), event("1.2", enterprise="0400")])
+    expected = {"0367": ["channel:1.1"], "0500": ["channel:1.1"]}  # 0500 was never heard of
+    ready = comes(store, event("1.1"), event("1.1", enterprise="0400"), event("1.1", enterprise="0500"))
+    seen: dict[str, list[str]] = {}
+    found: dict[str, list[int]] = {}
+    while len(seen) < 3:
+        async with store.plan(now=NOW, limit=10, width=3, ready=ready, expected=expected) as batch:
+            assert batch is not None
+            seen |= {part.enterprise: [one.unique_id for one in part.events] for part in batch.parts}
+            calls = await batch.find({part.enterprise: ["channel:1.1", "channel:1.2"] for part in batch.parts})
+            found |= {of: [call.id for call, _ in some] for of, some in calls.items() if some}
+            assert all(call.enterprise == of for of, some in calls.items() for call, _ in some)
+            await batch.write({part.enterprise: Planned(done={one.id: 1 for one in part.events}) for part in batch.parts})
+            await batch.commit()
+    assert seen == {"0367": ["1.2", "1.1"], "0400": ["1.2", "1.1"], "0500": ["1.1"]}
+    assert found == {"0367": [1, 2], "0400": [1, 2]}
+
+
+@conforms
+async def test_nothing_is_in_hand_any_more_where_the_expected_event_never_comes(world: World) -> None:
+    store, other = await world.open(), await world.open()
+    await plan(store)
+    async with plan_one(store, now=NOW, limit=10, ready=comes(store), expected={"0367": ["channel:1.1"]}) as batch:
+        assert batch is None
+    await store.append([event("1.1")])
+    async with plan_one(other, now=NOW, limit=10) as batch:
+        assert batch is not None
+        assert [one.unique_id for one in batch.events] == ["1.1"]
+
+
+@conforms
+async def test_a_planner_waits_for_the_events_once(world: World) -> None:
+    """Also where the enterprise is new, and has to be made known first."""
+    store = await world.open()
+    n_waits = 0
+
+    async def ready() -> datetime:
+        nonlocal n_waits
+        n_waits += 1
+        await store.append([event("1.1")])
+        return NOW + S
+
+    async with plan_one(store, now=NOW, limit=10, ready=ready) as batch:
+        assert batch is not None
+        assert batch.now == NOW + S
+    assert n_waits == 1
 
 
 # absorbed calls

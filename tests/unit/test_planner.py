@@ -17,7 +17,7 @@ from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import StoreError
 from callgram.events import Event, Kind
 from callgram.loader import load
-from callgram.planner import WIDTH, Planner
+from callgram.planner import FEW, WIDTH, Planner
 from callgram.settings import Settings, parse_plugins
 from callgram.store import Batch, NewEvent, Planned
 from callgram.testing.memory import MemoryStore
@@ -30,11 +30,15 @@ GOOD, BAD = "1757840723.6", "1757840724.8"
 
 
 class Offices:
-    """Two enterprises with a chat each. ``widths`` are those of the batches that were asked for."""
+    """Two enterprises with a chat each. ``widths`` are those of the batches that were asked for, ``waits`` whether for events
+    to come, and ``expected`` those that were said to be coming."""
 
     def __init__(self) -> None:
         self.store: Any = MemoryStore(lambda: NOW)
         self.widths: list[int] = []
+        self.waits: list[bool] = []
+        self.expected: list[dict[str, set[str]] | None] = []
+        self.asked = asyncio.Event()
         self._plugins = load(Settings(plugins=parse_plugins(PLUGINS, "test"), plugins_path="test"), lambda outcome: None)
 
     async def open(self) -> None:
@@ -46,33 +50,48 @@ class Offices:
         self._directory = await self.store.directory()
 
     async def post(self, number: str, *unique_ids: str) -> None:
-        for uid in unique_ids:
-            about = {"Token": "t", "UniqueId": uid, "Phone": "375296254070", "Extensions": ["150"], "CallType": 1}
-            raw = msgspec.json.encode(about)
-            new = NewEvent(
-                enterprise=number,
-                kind=Kind.DIAL,
-                unique_id=uid,
-                received_at=NOW,
-                digest=raw,
-                repeat_s=0.0,
-                body=raw,
-            )
-            await self.store.append([new])
+        await self.store.append([new_event(number, uid) for uid in unique_ids])
 
     def planner(self) -> Planner:
         return Planner(self, self._plugins, lambda: self._directory, lambda: NOW, woken=lambda cards: None)  # type: ignore[arg-type]
 
     @asynccontextmanager
-    async def plan(self, *, width: int, **more: Any) -> AsyncIterator[Batch | None]:
+    async def running(self) -> AsyncIterator[Planner]:
+        planner = self.planner()
+        task = asyncio.create_task(planner.run())
+        try:
+            yield planner
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def next_batch(self) -> None:
+        """Until the planner asks for one."""
+        async with asyncio.timeout(10):
+            await self.asked.wait()
+        self.asked.clear()
+
+    @asynccontextmanager
+    async def plan(self, *, width: int, ready: Any, expected: Any, **more: Any) -> AsyncIterator[Batch | None]:
         self.widths.append(width)
-        async with self.store.plan(width=width, **more) as batch:
+        self.waits.append(ready is not None)
+        self.expected.append(expected)
+        self.asked.set()
+        async with self.store.plan(width=width, ready=ready, expected=expected, **more) as batch:
             yield batch
 
     def became(self, number: str) -> dict[str, str]:
         """``{UniqueId: what became of it}`` of the events of an enterprise."""
         events = [one for one in self.store._db.events.values() if one.event.enterprise == number]
         return {one.event.unique_id: one.failed or ("planned" if one.done else "waits") for one in events}
+
+
+def new_event(number: str, uid: str) -> NewEvent:
+    about = {"Token": "t", "UniqueId": uid, "Phone": "375296254070", "Extensions": ["150"], "CallType": 1}
+    raw = msgspec.json.encode(about)
+    return NewEvent(
+        enterprise=number, kind=Kind.DIAL, unique_id=uid, received_at=NOW, digest=raw, repeat_s=0.0, body=raw
+    )
 
 
 def opened() -> Offices:
@@ -153,3 +172,59 @@ def test_what_no_store_takes_holds_up_nobody_else() -> None:
         asyncio.run(play())
     assert made.widths[:2] == [WIDTH, 1]
     assert (made.became("0367"), made.became("0400")) == ({BAD: "waits"}, {GOOD: "planned"})
+
+
+def test_a_planner_does_not_wait_again_for_what_has_come() -> None:
+    """What the batch left, of other enterprises or behind a timer, is looked for at once."""
+    made = opened()
+
+    async def play() -> None:
+        async with made.running() as planner:
+            await made.next_batch()
+            planner.expect([new_event("0367", GOOD)])
+            await made.next_batch()
+            await made.post("0367", GOOD)
+            planner.wake()
+            await made.next_batch()
+            assert made.became("0367") == {GOOD: "planned"}
+            planner.expect([new_event("0367", BAD)])
+            await made.next_batch()
+
+    asyncio.run(play())
+    assert made.waits == [False, True, False, True]
+
+
+KEYS = {f"channel:{GOOD}", "pair:150:375296254070", "born:375296254070:1757840723", "channel:1757840723.5"}
+UNREADABLE = msgspec.structs.replace(new_event("0400", BAD), body=b"[]")
+
+
+@pytest.mark.parametrize(
+    ("coming", "stored", "expected"),
+    [
+        pytest.param([new_event("0367", GOOD)], False, {"0367": KEYS}, id="idle"),
+        pytest.param([new_event("0367", GOOD), UNREADABLE], False, {"0367": KEYS}, id="one cannot be read"),
+        pytest.param([new_event(of, GOOD) for of in NUMBERS], False, dict.fromkeys(NUMBERS, KEYS), id="two enterprises"),
+        pytest.param([new_event("0367", GOOD)] * FEW, False, {"0367": KEYS}, id="few"),
+        pytest.param([new_event("0367", GOOD)] * (FEW + 1), False, None, id="many"),
+        pytest.param([new_event("0367", GOOD)], True, None, id="stored already: it is behind"),
+    ],
+)
+def test_a_planner_that_waits_for_events_says_what_it_will_look_for(
+    coming: list[NewEvent], stored: bool, expected: dict[str, set[str]] | None
+) -> None:
+    made = opened()
+
+    async def play() -> None:
+        async with made.running() as planner:
+            await made.next_batch()
+            planner.expect(coming)
+            if stored:
+                planner.wake()
+            await made.next_batch()
+            await made.store.append(coming[:1])
+            planner.wake()
+            await made.next_batch()
+
+    asyncio.run(play())
+    assert made.expected == [None, expected, None]
+    assert "waits" not in made.became("0367").values()

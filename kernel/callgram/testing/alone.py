@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -13,10 +13,15 @@ from callgram.store import Batch, Claim, Planned, Store
 
 @asynccontextmanager
 async def plan_one(
-    store: Store, *, now: datetime, limit: int, ready: Callable[[], Awaitable[datetime]] | None = None
+    store: Store,
+    *,
+    now: datetime,
+    limit: int,
+    ready: Callable[[], Awaitable[datetime]] | None = None,
+    expected: Mapping[str, Collection[str]] | None = None,
 ) -> AsyncIterator[Alone | None]:
     """``store.plan`` for one enterprise."""
-    async with store.plan(now=now, limit=limit, ready=ready) as batch:
+    async with store.plan(now=now, limit=limit, ready=ready, expected=expected) as batch:
         yield Alone(batch) if batch is not None else None
 
 

@@ -7,7 +7,7 @@ Everything but the planner's batch happens without awaiting, and so at once. A b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -161,24 +161,25 @@ class MemoryStore(MemoryReading, MemoryNaming):
         width: int = 1,
         shard: Shard = WHOLE,
         ready: Callable[[], Awaitable[datetime]] | None = None,
+        expected: Mapping[str, Collection[str]] | None = None,
     ) -> AsyncIterator[Batch | None]:
         db = self._db
-        if ready is not None:
-            now = await ready()
-        waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
-        waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
-        free = sorted(enterprise for enterprise in waiting - db.planning if shard.holds(enterprise))
-        if not free:
-            yield None
-            return
-        self._turn += 1
-        first = self._turn % len(free)
-        taken = (free[first:] + free[:first])[:width]
-        db.planning.update(taken)
+        mine = set(expected or ()) - db.planning if ready is not None else set()
+        db.planning |= mine
         try:
-            yield MemoryBatch(db, taken, now, limit, self._clock)
+            if ready is not None:
+                now = await ready()
+            waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
+            waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
+            free = sorted(filter(shard.holds, waiting - (db.planning - mine)))
+            self._turn += bool(free)
+            first = self._turn % len(free) if free else 0
+            taken = (free[first:] + free[:first])[:width]
+            mine.update(taken)
+            db.planning |= mine
+            yield MemoryBatch(db, taken, now, limit, self._clock) if taken else None
         finally:
-            db.planning.difference_update(taken)
+            db.planning -= mine
 
     # sender
 

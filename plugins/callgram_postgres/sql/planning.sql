@@ -2,6 +2,17 @@
 -- or a LATERAL with OFFSET 0 leaves it no other way. A join would, and be planned while the table is empty: by a walk over
 -- all rows of the enterprise.
 
+-- name: lock_queues
+-- Lock those of the enterprises $1, $2 (parts, enterprises) that nobody plans, in the order given, without waiting for any.
+SELECT q.enterprise
+FROM unnest($1::smallint[], $2::text[]) AS g (part, enterprise)
+CROSS JOIN LATERAL (
+    SELECT k.enterprise
+    FROM enterprise_queue AS k
+    WHERE k.part = g.part AND k.enterprise = g.enterprise
+    FOR UPDATE SKIP LOCKED
+) AS q
+
 -- name: take_pending
 -- Lock the first $4 enterprises behind ($1, $2) and before the part $5 that have events to plan and that nobody plans, and read
 -- the oldest events of each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of
@@ -100,8 +111,8 @@ LIMIT $4
 
 -- name: find_calls
 -- The calls that have one of the keys $1, $2, $3 (parts, enterprises, keys); weak keys of calls that ended before $4 do not
--- count.
-SELECT g.enterprise, c.id, g.key, c.facts
+-- count. spent_at is when the call of a weak key ended.
+SELECT g.enterprise, c.id, g.key, c.facts, CASE WHEN k.weak THEN c.ended_at END AS spent_at
 FROM unnest($1::smallint[], $2::text[], $3::text[]) AS g (part, enterprise, key)
 CROSS JOIN LATERAL (
     SELECT k.call_id, k.weak
