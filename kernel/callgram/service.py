@@ -112,9 +112,9 @@ class Service:
         self._parts.append(task)
         return task
 
-    async def until_stopped(self, told: asyncio.Task[None] | None = None) -> None:
+    async def until_stopped(self, told: Coroutine[Any, Any, None] | None = None) -> None:
         """Until SIGINT or SIGTERM, with ``told`` until that is done, or until a part of the process breaks."""
-        waiting = told or asyncio.create_task(_signalled(), name="stop")
+        waiting = asyncio.create_task(told or _signalled(), name="stop")
         done, _ = await asyncio.wait([waiting, *self._parts], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         for task in done - {waiting}:

@@ -93,7 +93,7 @@ class Worker:
 
     def tell(self, what: bytes) -> None:
         """One byte. Where so many wait already that there is no room, it is awake."""
-        self._stopping = self._stopping or what == _STOP
+        self._stopping = self._stopping or (what == _STOP and self._process.poll() is None)
         with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             self._socket.send(what)
 
@@ -113,7 +113,7 @@ class Worker:
             self._process.kill()
             logger.error("worker {} did not end within {:.0f} s; it was killed", self.number, STOP_S)
         else:
-            if code:
+            if code and self._stopping:
                 logger.error("worker {} ended with {}", self.number, code)
         self._socket.close()
 
@@ -131,6 +131,7 @@ class Serve:
         self._socket = socket.socket(fileno=os.dup(0))
         self._socket.setblocking(False)
         self._planner: Planner | None = None
+        self._stop = asyncio.Event()
 
     @staticmethod
     def leave_signals() -> None:
@@ -139,17 +140,21 @@ class Serve:
             signal.signal(number, signal.SIG_IGN)
 
     async def listen(self) -> None:
-        """Until the serve wants this worker to finish. Where the serve has ended, the process ends here and now: what was in
-        flight is then as ambiguous as what the serve had in flight itself."""
+        """As long as the process runs. Where the serve has ended, it ends here and now: what was in flight is then as ambiguous
+        as what the serve had in flight itself."""
         while said := await _heard(self._socket):
             if _STOP in said:
-                return
+                self._stop.set()
             if self._planner is not None and _EXPECT in said:
                 self._planner.expect(())
             if self._planner is not None and _WAKE in said:
                 self._planner.wake()
         logger.error("the serve has ended; so does this worker")
         os._exit(1)
+
+    async def told_to_stop(self) -> None:
+        """The serve wants this worker to finish."""
+        await self._stop.wait()
 
     def attend(self, planner: Planner | None) -> None:
         """This worker is ready; ``planner`` wants to know what the serve stores."""

@@ -130,6 +130,21 @@ def test_sigterm_to_all_of_them_as_systemd_does_it_ends_them_in_order(running: P
     assert not others(running)
 
 
+def test_a_serve_that_is_killed_while_it_stops_leaves_no_worker(running: Program) -> None:
+    """A worker that was told to finish and cannot: its database went with the serve."""
+    victims, said = others(running), len(running.log)
+    for pid in victims:
+        os.kill(pid, signal.SIGSTOP)
+    process = running.process
+    assert process is not None
+    process.send_signal(signal.SIGTERM)
+    until(lambda: "stopping: requests first" in running.log[said:], "it stops")
+    running.kill()
+    for pid in victims:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: not users(running.base), "no process is left")
+
+
 def test_workers_without_anything_to_share_are_refused(program: Program) -> None:
     refused = program.cli("serve", "--roles", "ingest,sink", CALLGRAM_WORKERS="2")
     assert refused.returncode == 1

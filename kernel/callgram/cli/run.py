@@ -88,9 +88,10 @@ async def _work(settings: Settings) -> None:
     from callgram.workers import Serve
 
     serve = Serve()
-    told_to_stop = asyncio.create_task(serve.listen(), name="serve")
+    listening = asyncio.create_task(serve.listen(), name="serve")
     async with running(settings, serve=serve) as service:
-        await service.until_stopped(told_to_stop)
+        await service.until_stopped(serve.told_to_stop())
+    listening.cancel()
 
 
 @click.command()
