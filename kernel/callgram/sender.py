@@ -38,7 +38,7 @@ POLL_S = 0.5  # the truth, where a wake-up was lost or came from another node
 GATHER_S = 0.005  # so long answers are gathered before the next turn, while any are out
 ROUNDS = 2  # side by side; a bot belongs to one
 IN_HAND = 256  # cards in hand at once, of one round
-AT_ONCE = 4  # cards that one chat may have in hand; they are sent one after another
+AT_ONCE = 8  # cards that one chat may have in hand; they are sent one after another
 TURNS = 2.0  # so many turns they should last: else a chat waits for the end of the next one
 
 

@@ -61,26 +61,30 @@ def _p99_ms(loads: list[Load]) -> float:
 
 
 async def pipeline() -> list[Result]:
-    """The whole way, from the request to the answer of the last message, against a handler that sends by itself."""
+    """The whole way, from the request to the answer of the last message, against a handler that sends by itself: with a worker
+    for each core, and for comparison with one."""
     rounds, n_events = 7, 2_000
-    ours, theirs = [], []
+    ours, alone, theirs = [], [], []
     async with (
         servers.fake_api() as api,
         servers.callgram(roles=WHOLE, workers=CORES, api_url=api.url) as callgram,
+        servers.callgram(roles=WHOLE, api_url=api.url) as one_worker,
         servers.naive(api.url) as naive,
     ):
-        await _events_per_s(callgram, api, 200)
-        await _events_per_s(naive, api, 200)
+        for server in (callgram, one_worker, naive):
+            await _events_per_s(server, api, 200)
         for _ in range(rounds):
             theirs.append(await _events_per_s(naive, api, n_events))
             ours.append(await _events_per_s(callgram, api, n_events))
+            alone.append(await _events_per_s(one_worker, api, n_events))
     return [
         Result(
             name="pipeline_vs_naive",
             value=median(one / two for one, two in zip(ours, theirs, strict=True)),
             bar=1.5,
             better="≥",
-            detail=f"{median(ours):.0f} events/s to {CHATS} chats each, {median(theirs):.0f}/s naive",
+            detail=f"{median(ours):.0f} events/s to {CHATS} chats each by {CORES} workers, {median(alone):.0f}/s by one, "
+            f"{median(theirs):.0f}/s naive",
         )
     ]
 
@@ -100,7 +104,7 @@ async def latency() -> list[Result]:
     theirs: list[float] = []
     async with (
         servers.fake_api() as api,
-        servers.callgram(roles=WHOLE, workers=CORES, api_url=api.url) as callgram,
+        servers.callgram(roles=WHOLE, api_url=api.url) as callgram,
         servers.naive(api.url) as naive,
     ):
         await _latencies_s(callgram, api, 20)
