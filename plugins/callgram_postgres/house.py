@@ -17,7 +17,7 @@ from callgram_postgres.queries import queries
 
 PARTITIONED = ("call_events", "telegram_actions", "decisions")
 DAYS_AHEAD = 2
-AT_ONCE, RESTS = 100, 4.0  # calls forgotten by one statement; pauses between, in the time that it took
+AT_ONCE, RESTS = 40, 4.0  # calls forgotten by one statement; pauses between, in the time that it took
 WEAK_KEYS_KEPT = timedelta(hours=1)  # find() forgets them GRACE after the call's end; an hour is far behind that
 
 SQL = queries("house")
