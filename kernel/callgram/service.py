@@ -141,7 +141,7 @@ class Service:
             report["workers"] = self.workers.report()
         if self.sinks is not None:
             report["sinks"] = {name: round(lag, 1) for name, lag in self.sinks.lag().items()}
-        working = "starting" not in report.get("workers", {}).values()
+        working = self.workers is None or self.workers.ready
         well = stored and not problems and working and (owned >= bots or self.sender is None)
         if not well:
             report["status"] = "not ready"

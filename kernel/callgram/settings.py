@@ -27,6 +27,7 @@ from callgram.telegram.limits import LimitSettings
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 ROLES = ("ingest", "plan", "send", "sink")
+MOST_WORKERS = 16
 
 
 class PluginEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -228,7 +229,7 @@ _READERS: dict[str, Any] = {
     "port": _number("CALLGRAM_PORT", 0, 65_535),
     "data_dir": lambda text: Path(text).absolute(),
     "node": str,
-    "workers": _number("CALLGRAM_WORKERS", 1, 16),
+    "workers": _number("CALLGRAM_WORKERS", 1, MOST_WORKERS),
     "trusted_proxies": _proxies,
 }
 

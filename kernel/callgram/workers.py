@@ -62,6 +62,10 @@ class Workers:
             if worker.number in concerned:
                 worker.tell(what)
 
+    @property
+    def ready(self) -> bool:
+        return all(worker.ready for worker in self._others)
+
     def report(self) -> dict[str, str]:
         """``{worker: ready or starting}``."""
         return {str(worker.number): "ready" if worker.ready else "starting" for worker in self._others}
@@ -92,10 +96,8 @@ class Worker:
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=environment)  # noqa: S603 - ourselves
 
     def tell(self, what: bytes) -> None:
-        """One byte. Where so many wait already that there is no room, it is awake."""
         self._stopping = self._stopping or (what == _STOP and self._process.poll() is None)
-        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            self._socket.send(what)
+        _say(self._socket, what)
 
     async def listen(self, told: Callable[[], None]) -> None:
         while said := await _heard(self._socket):
@@ -159,15 +161,17 @@ class Serve:
     def attend(self, planner: Planner | None) -> None:
         """This worker is ready; ``planner`` wants to know what the serve stores."""
         self._planner = planner
-        self._say(_READY)
+        _say(self._socket, _READY)
 
     def say_told(self) -> None:
         """Something was written that sinks may read."""
-        self._say(_TOLD)
+        _say(self._socket, _TOLD)
 
-    def _say(self, what: bytes) -> None:
-        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            self._socket.send(what)
+
+def _say(connection: socket.socket, what: bytes) -> None:
+    """One byte. Where so many wait already that there is no room, the other side is awake; where it has ended, it is heard."""
+    with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+        connection.send(what)
 
 
 async def _heard(connection: socket.socket) -> bytes:

@@ -45,9 +45,9 @@ def running(program: Program) -> Program:
     return program
 
 
-def others(program: Program) -> list[int]:
-    """The processes of the other workers."""
-    return [int(line.split()[0]) for line in users(program.base) if "callgram\\x00worker" in line]
+def others(program: Program, options: str = "") -> list[int]:
+    """The processes of the other workers, or of those that were started with ``options``."""
+    return [int(line.split()[0]) for line in users(program.base) if "callgram\\x00worker" in line and options in line]
 
 
 def told(program: Program, name: str) -> float:
@@ -112,7 +112,7 @@ def test_a_serve_that_is_killed_takes_its_workers_with_it_and_nothing_is_lost(ru
 
 
 def test_a_worker_that_dies_ends_the_serve_which_says_so(running: Program) -> None:
-    victim = next(pid for pid in others(running) if b"--number\x001\x00" in _command(pid))
+    [victim] = others(running, "--number\\x001\\x00")
     os.kill(victim, signal.SIGKILL)
     assert running.process is not None
     assert running.process.wait(20) == 1
@@ -150,8 +150,3 @@ def test_workers_without_anything_to_share_are_refused(program: Program) -> None
     assert refused.returncode == 1
     assert "--workers" in refused.stderr
     assert program.cli("serve", CALLGRAM_WORKERS="0").returncode == 1
-
-
-def _command(pid: int) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()

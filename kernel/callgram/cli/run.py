@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from callgram.errors import ConfigError
-from callgram.settings import ROLES, Settings, load
+from callgram.settings import MOST_WORKERS, ROLES, Settings, load
 from callgram.shards import Shard
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -23,7 +23,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--roles", help=f"What this process does, of {','.join(ROLES)}. All by default.")
 @click.option(
-    "--workers", type=click.IntRange(1, 16), help="Processes that plan and send, for more cores (CALLGRAM_WORKERS; 1)."
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    help="Processes that plan and send, for more cores (CALLGRAM_WORKERS; 1).",
 )
 @click.option(
     "--plugins", type=_FILE, help="plugins.toml to use (CALLGRAM_PLUGINS; ./plugins.toml, else the shipped one)."

@@ -15,10 +15,11 @@ CROSS JOIN LATERAL (
 
 -- name: take_pending
 -- Lock the first $4 enterprises behind ($1, $2) and before the part $5 that have events to plan and that nobody plans, and read
--- the oldest events of each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to enterprise through the index of
--- what is not done, so that neither old events nor a flood of one enterprise make it slow, and no further than to $3 events:
--- a loop in the order of picked is the one way to do this join, and a sort behind it would read all that waits. The events are as
--- old as the statement: another planner may have planned them before the lock was ours, which write_plan finds out.
+-- the oldest events of each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to
+-- enterprise through the index of what is not done, so that neither old events nor a flood of one enterprise make it slow, and no
+-- further than to $3 events: a loop in the order of picked is the one way to do this join, and a sort behind it would read all
+-- that waits. The events are as old as the statement: another planner may have planned them before the lock was ours, which
+-- write_plan finds out.
 WITH RECURSIVE pending AS (
     (
         SELECT e.part, e.enterprise
