@@ -17,7 +17,8 @@ from callgram_postgres.queries import queries
 
 PARTITIONED = ("call_events", "telegram_actions", "decisions")
 DAYS_AHEAD = 2
-AT_ONCE, RESTS = 40, 4.0  # calls forgotten by one statement; pauses between, in the time that it took
+AT_ONCE = 10  # calls forgotten by one statement: whoever commits meanwhile waits for what it has written to the log
+RESTS = 19.0  # behind each statement that frees something, in the time that it took: who posts meanwhile must not notice
 WEAK_KEYS_KEPT = timedelta(hours=1)  # find() forgets them GRACE after the call's end; an hour is far behind that
 
 SQL = queries("house")
@@ -62,28 +63,42 @@ class House:
                 finally:
                     await lock.rollback()
 
-    async def _drop_days(self, oldest: date) -> None:
-        """Detach, then drop: the first waits for readers without holding up writers, the second then has no readers."""
+    async def _drop_days(self, oldest: date) -> float:
+        """Detach, then drop: the first waits for readers without holding up writers, the second then has no readers. Index by
+        index: while the disk frees a file, everybody's flushes wait. Answers the seconds that the statements took."""
+        worked_s = 0.0
         async with self._pools.take("rest") as connection:
             with translated():
                 for row in await connection.fetch(SQL["partitions"], list(PARTITIONED)):
                     if _day_of_partition(row["name"]) < oldest:
+                        began = monotonic()
                         finish = "FINALIZE" if row["half_gone"] else "CONCURRENTLY"
                         detach = f'ALTER TABLE {row["parent"]} DETACH PARTITION "{row["name"]}" {finish}'
                         await connection.execute(detach, timeout=600)
+                        worked_s += monotonic() - began
                 for row in await connection.fetch(SQL["lost_partitions"], list(PARTITIONED)):
                     if _day_of_partition(row["name"]) < oldest:
-                        await connection.execute(f'DROP TABLE IF EXISTS "{row["name"]}"')
+                        began = monotonic()
+                        await connection.execute(row["drop_statement"])
+                        worked_s += await _rest(began)
+        return worked_s
 
     async def _forget(self, now: datetime, oldest: datetime) -> None:
-        """A few calls at a time, with rests between them: whoever posts meanwhile must not notice."""
-        while True:
+        """A few calls at a time."""
+        n_forgotten = AT_ONCE
+        while n_forgotten:
             began = monotonic()
-            if not await self._pools.value("read", SQL["forget_calls"], oldest, AT_ONCE):
-                break
-            await asyncio.sleep(RESTS * (monotonic() - began))
+            n_forgotten = await self._pools.value("read", SQL["forget_calls"], oldest, AT_ONCE)
+            await _rest(began)
         await self._pools.rows("rest", SQL["forget_weak_keys"], now - WEAK_KEYS_KEPT)
         await self._pools.rows("rest", SQL["forget_limits"], now)
+
+
+async def _rest(began: float) -> float:
+    """Leave the database to others for a while. Answers the seconds since ``began`` without it."""
+    took_s = monotonic() - began
+    await asyncio.sleep(RESTS * took_s)
+    return took_s
 
 
 async def make_partitions(connection: Any, days: Iterable[date]) -> None:

@@ -371,6 +371,26 @@ def test_a_day_without_a_partition_loses_nothing(play: Any) -> None:
     play(scenario)
 
 
+def test_a_drop_that_was_cut_short_is_finished(play: Any) -> None:
+    """A day goes index by index: a process that ends between leaves a table that lost some."""
+
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        old, other = NOW - timedelta(days=30), NOW - timedelta(days=31)
+        await store.append([event("1", old), event("2", other)])
+        lost = f"call_events_{old:%Y%m%d}"
+        await connection.execute(f"ALTER TABLE call_events DETACH PARTITION {lost}")
+        statements = [row["drop_statement"] for row in await connection.fetch(queries("house")["lost_partitions"], ["call_events"])]
+        assert statements[-1] == f"DROP TABLE IF EXISTS {lost}"
+        assert len(statements) > 4
+        for statement in statements[:3]:
+            await connection.execute(statement)
+        await store.keep_house(now=NOW, retention_days=14)
+        gone = [f"{table}_{day:%Y%m%d}" for table in ("call_events", "telegram_actions", "decisions") for day in (old, other)]
+        assert await connection.fetchval("SELECT count(*) FROM pg_class WHERE relname = ANY($1::text[])", gone) == 0
+
+    play(scenario)
+
+
 def test_old_days_are_dropped_while_others_work(play: Any) -> None:
     async def scenario(store: PostgresStore, connection: Any) -> None:
         days = [NOW - timedelta(days=days) for days in range(20)]

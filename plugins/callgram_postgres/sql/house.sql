@@ -31,11 +31,24 @@ JOIN pg_class AS p ON p.oid = i.inhparent
 WHERE p.relname = ANY($1::text[]) AND p.relnamespace = current_schema::regnamespace
 
 -- name: lost_partitions
--- Tables that were day partitions and were detached, but not dropped.
-SELECT c.relname AS name
+-- What is to be dropped, in this order, of the tables that were day partitions and were detached: their indexes, then they.
+SELECT c.relname AS name,
+    CASE
+        WHEN k.conname IS NOT NULL THEN format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS %I', c.relname, k.conname)
+        WHEN d.relname IS NOT NULL THEN format('DROP INDEX IF EXISTS %I', d.relname)
+        ELSE format('DROP TABLE IF EXISTS %I', c.relname)
+    END AS drop_statement
 FROM pg_class AS c
+CROSS JOIN LATERAL (
+    SELECT i.indexrelid FROM pg_index AS i WHERE i.indrelid = c.oid
+    UNION ALL
+    SELECT NULL
+) AS i
+LEFT JOIN pg_class AS d ON d.oid = i.indexrelid
+LEFT JOIN pg_constraint AS k ON k.conindid = i.indexrelid AND k.conrelid = c.oid
 WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relnamespace = current_schema::regnamespace
     AND c.relname ~ ('^(' || array_to_string($1::text[], '|') || ')_[0-9]{8}$')
+ORDER BY c.relname, d.relname NULLS LAST
 
 -- name: forget_calls
 -- Drop at most $2 calls that started and, where they did, ended before $1, with their cards and keys; answers how many.
