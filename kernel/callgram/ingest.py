@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from loguru import logger
@@ -21,7 +21,7 @@ from callgram.metrics import COMMIT_SECONDS, EVENTS_REPEATED, EVENTS_STORED
 from callgram.senders import Senders
 from callgram.signatures import HEADERS as SIGNING
 from callgram.signatures import ID, SIGNATURE, check
-from callgram.store import NewEvent, Store
+from callgram.store import Ahead, NewEvent, Store
 
 HEADERS = SIGNING | {b"token"}  # what an event may carry beside its body
 MAX_BODY = 64 * 1024  # bytes
@@ -30,6 +30,9 @@ KEYED_REPEAT_S = 86_400.0  # the same with an idempotency header (webhook-id, St
 MAX_BATCH = 512
 MAX_REPEATS = 10_000  # repetitions that wait to be counted; a host that posts a whole day again is not counted to the last
 SAY_EVERY_S = 10.0
+
+
+Waiting = list[tuple[NewEvent, asyncio.Future[bool]]]
 
 
 class Ingest:
@@ -41,14 +44,16 @@ class Ingest:
         directory: Callable[[], Directory],
         clock: Callable[[], datetime],
         *,
-        storing: Callable[[Sequence[NewEvent]], None] = lambda events: None,
-        stored: Callable[[Sequence[NewEvent]], None],
+        storing: Callable[[Sequence[NewEvent]], Mapping[str, Collection[str]]] = lambda events: {},
+        stored: Callable[[Sequence[NewEvent], Ahead | None], None],
     ) -> None:
-        """``storing`` is told which events are about to be stored, ``stored`` when they are, with those that repeat others."""
+        """``storing`` is told which events are about to be stored and answers what is ``expected`` of them (callgram.store),
+        ``stored`` is told when they are, with those that repeat others, and what came of ``expected``."""
         self._store, self._clock = store, clock
         self.senders = Senders(store, directory)
         self._storing, self._stored = storing, stored
-        self._waiting: list[tuple[NewEvent, asyncio.Future[bool]]] = []
+        self._waiting: Waiting = []
+        self._unsettled: set[asyncio.Task[bool]] = set()
         self._gathered = asyncio.Event()
         self._repeats: list[NewEvent] = []
         self._repeated = asyncio.Event()
@@ -90,12 +95,13 @@ class Ingest:
 
     async def run(self) -> None:
         """Write batches until cancelled. What was accepted before is still written: cancel when requests have stopped."""
-        while True:
-            await self._gathered.wait()
-            self._gathered.clear()
-            while self._waiting:
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                await self._write(batch)
+        async with asyncio.TaskGroup() as settling:
+            while True:
+                await self._gathered.wait()
+                self._gathered.clear()
+                while self._waiting:
+                    batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                    await self._write(batch, settling)
 
     async def count_repeats(self) -> None:
         """Have repetitions counted at the events that they repeat, until cancelled. Beside the writing, which never waits for it;
@@ -114,18 +120,36 @@ class Ingest:
             self._repeats.append(event)
             self._repeated.set()
 
-    async def _write(self, batch: list[tuple[NewEvent, asyncio.Future[bool]]]) -> None:
-        events = [event for event, _ in batch]
-        self._storing(events)
+    async def _write(self, batch: Waiting, settling: asyncio.TaskGroup) -> None:
+        events, began = [event for event, _ in batch], time.perf_counter()
+        expected = self._storing(events)
         try:
-            with COMMIT_SECONDS.time():
-                new = await self._store.append(events)
+            new, ahead = await self._store.append(events, expected)
+            if not all(new) and not all(await asyncio.gather(*self._unsettled)):
+                raise StoreError("what was repeated is not stored")
         except StoreError as error:
-            self._say_refused(len(batch), error)
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(IngestError(503, "not stored, the database does not answer; send it again"))
+            self._refuse(batch, error)
             return
+        self._stored(events, ahead)
+        if ahead is None:
+            self._answer(batch, new, began)
+        else:
+            task = settling.create_task(self._settle(batch, new, ahead, began))
+            self._unsettled.add(task)
+            task.add_done_callback(self._unsettled.discard)
+
+    async def _settle(self, batch: Waiting, new: Sequence[bool], ahead: Ahead, began: float) -> bool:
+        """Answer when the events are durable, and whether they are. The next batch is written meanwhile."""
+        try:
+            await self._store.settle(ahead)
+        except StoreError as error:
+            self._refuse(batch, error)
+            return False
+        self._answer(batch, new, began)
+        return True
+
+    def _answer(self, batch: Waiting, new: Sequence[bool], began: float) -> None:
+        COMMIT_SECONDS.observe(time.perf_counter() - began)
         for (event, answer), is_new in zip(batch, new, strict=True):
             if is_new:
                 EVENTS_STORED.labels(event.kind).inc()
@@ -134,7 +158,12 @@ class Ingest:
                 self._note_repeat(event)
             if not answer.done():  # the sender may have hung up after 3 s
                 answer.set_result(is_new)
-        self._stored(events)
+
+    def _refuse(self, batch: Waiting, error: StoreError) -> None:
+        self._say_refused(len(batch), error)
+        for _, answer in batch:
+            if not answer.done():
+                answer.set_exception(IngestError(503, "not stored, the database does not answer; send it again"))
 
     def _say_refused(self, n_events: int, error: StoreError) -> None:
         """At once, then every ten seconds with the count: under load there are hundreds of batches a second."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
@@ -25,11 +25,11 @@ from callgram.events import read_event
 from callgram.loader import Plugins
 from callgram.metrics import EVENTS_FAILED, EVENTS_PLANNED, PLAN_SECONDS, SKIPS
 from callgram.shards import WHOLE, Shard
-from callgram.store import Batch, CardRow, Claim, NewEvent, Planned, Store
+from callgram.store import Ahead, Batch, CardRow, Claim, NewEvent, Planned, Store
 
 BATCH = 128  # events planned in one transaction
 WIDTH = 16  # of so many enterprises at most: begin and commit cost as much for one
-FEW = 8  # events whose calls are looked for while they are being stored; where more come, a batch holds others, too
+FEW = 8  # events whose calls are looked for while they are being stored; where more come, others wait, too
 BREATH_S = 0.005  # behind a batch that was not full: its messages go first, unless new events come
 # Where events come faster than they are planned, a batch of more of them costs the less for each: it is waited for so many
 # times as long as the last one took, and at most so long.
@@ -44,8 +44,9 @@ class Hands(Protocol):
         """The same cards, with the ``fence`` set of those that it would send now."""
         ...
 
-    def prepare(self, claims: list[Claim], told: Sequence[tuple[Facts, Call]]) -> None:
-        """What is being committed: there is time to draw ``claims``. ``told`` are their calls, as the planner tells them."""
+    def prepare(self, cards: list[CardRow], told: Sequence[tuple[Facts, Call]]) -> None:
+        """``cards`` are being committed: there is time to draw those with a ``fence``. ``told`` are their calls, as the planner
+        tells them."""
         ...
 
     def settle(self, cards: list[CardRow], claims: list[Claim]) -> None:
@@ -59,7 +60,7 @@ class NoHands:
     def offer(self, cards: list[CardRow]) -> list[CardRow]:
         return cards
 
-    def prepare(self, claims: list[Claim], told: Sequence[tuple[Facts, Call]]) -> None:
+    def prepare(self, cards: list[CardRow], told: Sequence[tuple[Facts, Call]]) -> None:
         pass
 
     def settle(self, cards: list[CardRow], claims: list[Claim]) -> None:
@@ -83,41 +84,41 @@ class Planner:
     ) -> None:
         self._store, self._plugins, self._directory, self._clock = store, plugins, directory, clock
         self._woken, self._changed, self._hands, self._shard = woken, changed, hands, shard
-        self._wake, self._expected = asyncio.Event(), asyncio.Event()
-        self._coming: list[NewEvent] = []
+        self._wake, self._waits = asyncio.Event(), False
+        self._ahead: Ahead | None = None
         self._more, self._width = False, WIDTH
 
-    def wake(self) -> None:
-        """There may be something to plan. Any number of calls is one."""
-        self._expected.set()
+    def wake(self, ahead: Ahead | None = None) -> None:
+        """There may be something to plan, ``ahead`` is what is known of it. Any number of calls is one."""
+        self._ahead = None if self._wake.is_set() else ahead  # of the only events that wait
         self._wake.set()
 
-    def expect(self, events: Sequence[NewEvent]) -> None:
-        """``events`` are being stored, and ``wake`` will follow: be ready."""
-        if len(self._coming) <= FEW:
-            self._coming += events
-        self._expected.set()
+    def expect(self, events: Sequence[NewEvent]) -> dict[str, set[str]]:
+        """``events`` are about to be stored. Answers the keys that their calls will be found by, of each enterprise, where they
+        will be planned as soon as they are; nothing where other events wait, too."""
+        if not self._waits or self._wake.is_set() or len(events) > FEW:
+            return {}
+        return self._keys(events)
 
     async def run(self) -> None:
         while True:
-            ready = self._stored if self._expected.is_set() and not self._more else None
-            self._expected.clear()
-            coming, self._coming = self._coming, []
-            idle = ready is not None and not self._wake.is_set()  # else it is behind, and other events wait, too
-            expected = self._keys(coming) if idle and len(coming) <= FEW else None
+            self._wake.clear()
+            ahead, self._ahead = self._ahead, None
             pause_s, began = POLL_S, time.monotonic()
             try:
-                if await self.step(ready, expected):
+                if await self.step(ahead):
                     pause_s = 0.0 if self._more else BREATH_S
-                    if not self._more and self._expected.is_set():
+                    if not self._more and self._wake.is_set():
                         await asyncio.sleep(min(REST_S, RESTS * (time.monotonic() - began)))
             except StoreError as error:
                 logger.warning("planner waits for the store: {}", error)
                 await asyncio.sleep(1.0)
             if pause_s:
+                self._waits = True
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
-                        await self._expected.wait()
+                        await self._wake.wait()
+                self._waits = False
 
     def _keys(self, coming: Iterable[NewEvent]) -> dict[str, set[str]]:
         """What the calls of ``coming`` will be found by, of each enterprise. What cannot be read is not expected."""
@@ -129,25 +130,11 @@ class Planner:
                 keys.setdefault(new.enterprise, set()).update(lookup_keys(event, number_plan))
         return keys
 
-    async def _stored(self) -> datetime:
-        """What is expected has come, or does not come. Answers when."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
-                await self._wake.wait()
-        self._wake.clear()
-        if not self._coming:
-            self._expected.clear()  # it was this: nothing else is to be waited for
-        return self._clock()
-
-    async def step(
-        self,
-        ready: Callable[[], Awaitable[datetime]] | None = None,
-        expected: Mapping[str, Collection[str]] | None = None,
-    ) -> bool:
-        """Plan one batch; False when there was nothing to plan. See callgram.store for ``ready`` and ``expected``."""
+    async def step(self, ahead: Ahead | None = None) -> bool:
+        """Plan one batch; False when there was nothing to plan. See callgram.store for ``ahead``."""
         try:
             async with self._store.plan(
-                now=self._clock(), limit=BATCH, width=self._width, shard=self._shard, ready=ready, expected=expected
+                now=self._clock(), limit=BATCH, width=self._width, shard=self._shard, ahead=ahead
             ) as batch:
                 if batch is None:
                     return False
@@ -184,14 +171,14 @@ class Planner:
         return shares
 
     async def _commit(self, batch: Batch, planned: Mapping[str, Planned], told: Sequence[tuple[Facts, Call]]) -> None:
-        hands, claims = self._hands(), []
+        hands = self._hands()
+        claims: list[Claim] = []
         for one in planned.values():
             if not one.absorbed:  # else cards are put together, behind the claim
                 one.cards = hands.offer(one.cards)
+        cards = [card for one in planned.values() for card in one.cards]
         try:
-            written = await batch.write(planned)
-            hands.prepare(written, told)
-            await batch.commit()
-            claims = written
+            hands.prepare(cards, told)
+            claims = await batch.commit(planned)
         finally:
-            hands.settle([card for one in planned.values() for card in one.cards], claims)
+            hands.settle(cards, claims)

@@ -22,6 +22,7 @@ from loguru import logger
 
 from callgram.calls.facts import Facts
 from callgram.calls.story import Call
+from callgram.cards import Stage
 from callgram.context import Directory
 from callgram.delivery import Delivery, Ports
 from callgram.drawing import Drawing
@@ -120,15 +121,16 @@ class Sender:
             return card
         return msgspec.structs.replace(card, fence=fence)
 
-    def prepare(self, claims: list[Claim], told: Sequence[tuple[Facts, Call]]) -> None:
+    def prepare(self, cards: list[CardRow], told: Sequence[tuple[Facts, Call]]) -> None:
         """See callgram.planner.Hands."""
-        if claims:
-            task = self.start(self._draw_ahead(claims, told))
+        stages = {card.call_id: card.stage for card in cards if card.fence is not None}
+        if stages:
+            task = self.start(self._draw_ahead(stages, told))
             self._drawing.add(task)
             task.add_done_callback(self._drawing.discard)
 
-    async def _draw_ahead(self, claims: list[Claim], told: Sequence[tuple[Facts, Call]]) -> None:
-        drawing, stages = self.ports.drawing, {claim.card.call_id: claim.card.stage for claim in claims}
+    async def _draw_ahead(self, stages: dict[int, Stage], told: Sequence[tuple[Facts, Call]]) -> None:
+        drawing = self.ports.drawing
         for facts, call in told:
             if call.id in stages:
                 drawing.remember(facts, self.ports.plugins.reading(call.enterprise)[1].plan, call)

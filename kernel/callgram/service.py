@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +29,7 @@ from callgram.loader import Loaded, Plugins, Status
 from callgram.metrics import HOOK_FAILURES, SINK_LAG
 from callgram.settings import Settings
 from callgram.shards import dealt
-from callgram.store import CardRow, NewEvent, Store
+from callgram.store import Ahead, CardRow, NewEvent, Store
 from callgram.trace import Record
 from callgram.workers import Serve, Workers
 
@@ -81,15 +81,12 @@ class Service:
             if part is not None:
                 part.wake()
 
-    def expect(self, events: Sequence[NewEvent]) -> None:
-        """``events`` are about to be stored."""
-        if self.workers is not None:
-            self.workers.expect(events)
+    def expect(self, events: Sequence[NewEvent]) -> Mapping[str, Collection[str]]:
+        """``events`` are about to be stored. See callgram.ingest."""
         own = self.shard.own(events)
-        if self.planner is not None and own:
-            self.planner.expect(own)
+        return self.planner.expect(own) if self.planner is not None and len(own) == len(events) else {}
 
-    def wake_planner(self, events: Sequence[NewEvent]) -> None:
+    def wake_planner(self, events: Sequence[NewEvent], ahead: Ahead | None = None) -> None:
         """``events`` were stored. Who else has to do with them is woken when they are planned."""
         if self.planner is None:
             self.bell.ring()
@@ -97,7 +94,7 @@ class Service:
         if self.workers is not None:
             self.workers.wake(events)
         if self.shard.own(events):
-            self.planner.wake()
+            self.planner.wake(ahead)
 
     def tell_sinks(self) -> None:
         """Something was written that sinks may read."""

@@ -7,10 +7,11 @@ UTC. Methods raise :class:`callgram.errors.StoreError` when the database cannot 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -35,6 +36,28 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
     repeat_s: float
     body: bytes
+
+
+class Ahead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a planner needs for events that were stored a moment ago, seen by ``append`` while it stored them.
+
+    ``events`` of each enterprise with their ids, as of ``at``; the ``version`` of those enterprises that had nothing else to
+    plan; and ``rows`` of the calls that have one of ``keys``, in the store's own form. ``durable`` is set when the events are.
+    """
+
+    at: datetime
+    events: Mapping[str, Sequence[tuple[int, NewEvent]]]
+    versions: Mapping[str, int]
+    keys: Mapping[str, Collection[str]]
+    rows: Sequence[Any] = ()
+    durable: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+
+
+class Stored(NamedTuple):
+    """What became of appended events: False in ``new`` marks a repetition, which is not stored again."""
+
+    new: list[bool]
+    ahead: Ahead | None = None
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +121,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(Protocol):
-    """Enterprises in hand, inside a transaction that nobody else plans them in. ``now`` is when their events were taken."""
+    """Enterprises in hand. ``now`` is when their events were taken."""
 
     now: datetime
     parts: Sequence[Part]
@@ -112,17 +135,14 @@ class Batch(Protocol):
 
     async def cards(self, call_ids: Mapping[str, Iterable[int]]) -> Mapping[str, list[Card]]: ...
 
-    async def write(self, planned: Mapping[str, Planned]) -> list[Claim]:
-        """Write what was planned of each enterprise, once; ``commit`` makes it so.
+    async def commit(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        """Write what was planned of each enterprise, once, all of it or nothing. With claims it is durable, and always with
+        what was seen ahead.
 
         Answers the claims of those cards with a ``fence`` whose lease is held, whose chat takes messages and that nobody
-        else has in hand, as ``exchange`` would a moment later. Raises OvertakenError when another planner took an
-        enterprise's events while this one waited for its turn.
+        else has in hand, as ``exchange`` would a moment later. Raises OvertakenError when another planner was faster with an
+        enterprise; nothing is written then.
         """
-        ...
-
-    async def commit(self) -> None:
-        """End the transaction, with claims durable. Without it, leaving the context undoes everything."""
         ...
 
 
@@ -222,12 +242,21 @@ class Store(Reading, Naming, Rings, Protocol):
 
     # ingest
 
-    async def append(self, events: Sequence[NewEvent]) -> list[bool]:
-        """Store ``events`` in one durable transaction; False marks a repetition, which is not stored again.
+    async def append(
+        self, events: Sequence[NewEvent], expected: Mapping[str, Collection[str]] | None = None
+    ) -> Stored:
+        """Store ``events`` in one transaction.
 
         A repetition that is stored in the same instant by another process is not recognised. Ids grow in the order
-        given.
+        given. ``expected`` are the enterprises of ``events`` where they will be planned at once, each with the keys that
+        ``find`` will be asked for. A store may look at them meanwhile, and leave it to that plan to make the events durable:
+        what is ``ahead`` is so only behind ``settle``; without it they are durable now.
         """
+        ...
+
+    async def settle(self, ahead: Ahead) -> None:
+        """Answer when the events of ``ahead`` are durable. A plan of them sees to it; where none comes within a few
+        milliseconds, this does."""
         ...
 
     async def count_repeats(self, events: Sequence[NewEvent]) -> None:
@@ -247,21 +276,18 @@ class Store(Reading, Naming, Rings, Protocol):
         limit: int,
         width: int = 1,
         shard: Shard = WHOLE,
-        ready: Callable[[], Awaitable[datetime]] | None = None,
-        expected: Mapping[str, Collection[str]] | None = None,
+        ahead: Ahead | None = None,
     ) -> AbstractAsyncContextManager[Batch | None]:
         """Take at most ``width`` enterprises of ``shard`` that have events to plan or calls whose timer ran out, and that nobody
         else has in hand.
 
         At most ``limit`` events in all, and as many calls in ``due``. ``None``: nothing to plan, or all of it is in other
         hands. An event that cannot be read any more is not in ``events``, and is committed as failed. Leave
-        the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError. ``ready`` is awaited before
-        anything is looked at, with all that can be prepared without: for events that are being stored. It answers what
-        time it is then.
+        the context within 5 s, or the transaction is cut off and ``commit`` raises StoreError.
 
-        ``expected`` are the enterprises of those events, each with the keys that ``find`` will be asked for. A store may take
-        those enterprises that are free in hand before it awaits ``ready``, and look the keys up meanwhile; what the batch
-        holds and finds is the same without. Whatever comes of it, they are free again at the end of the context.
+        With ``ahead``, of this store's ``append``, the batch may be of just those events, with nothing looked at again, and
+        nobody kept from the enterprise: ``commit`` raises OvertakenError where another planner was faster. Now and then it is an
+        ordinary batch all the same, so that other events and timers have their turn.
         """
         ...
 

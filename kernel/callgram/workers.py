@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SHARED_OUT = ("plan", "send")
 """The roles of which each worker has its part."""
 STOP_S = 90.0  # a send in flight may take its 60 s (callgram.telegram.settings)
-_READY, _EXPECT, _WAKE, _TOLD, _STOP = b"r", b"e", b"w", b"t", b"q"
+_READY, _WAKE, _TOLD, _STOP = b"r", b"w", b"t", b"q"
 
 
 class WorkerError(CallgramError):
@@ -48,19 +48,12 @@ class Workers:
         self._bounds = [shard.first for shard in shards]
         self._others = [Worker(number, shard, settings) for number, shard in enumerate(shards) if number > 0]
 
-    def expect(self, events: Iterable[NewEvent]) -> None:
-        """``events`` are about to be stored."""
-        self._tell(events, _EXPECT)
-
     def wake(self, events: Iterable[NewEvent]) -> None:
         """``events`` were stored."""
-        self._tell(events, _WAKE)
-
-    def _tell(self, events: Iterable[NewEvent], what: bytes) -> None:
         concerned = {bisect_right(self._bounds, part_of(event.enterprise)) - 1 for event in events}
         for worker in self._others:
             if worker.number in concerned:
-                worker.tell(what)
+                worker.tell(_WAKE)
 
     @property
     def ready(self) -> bool:
@@ -147,8 +140,6 @@ class Serve:
         while said := await _heard(self._socket):
             if _STOP in said:
                 self._stop.set()
-            if self._planner is not None and _EXPECT in said:
-                self._planner.expect(())
             if self._planner is not None and _WAKE in said:
                 self._planner.wake()
         logger.error("the serve has ended; so does this worker")

@@ -5,7 +5,7 @@ Enterprises come in the order of their keys, and cards in the order of theirs, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -14,12 +14,11 @@ import msgspec
 
 from callgram.calls.book import GRACE, is_weak
 from callgram.calls.facts import Facts
-from callgram.cards import Card, Stage
+from callgram.cards import Card
 from callgram.errors import IngestError, OvertakenError, StoreError
 from callgram.events import Kind, read_event
 from callgram.shards import part_of
-from callgram.store import Claim, Part, Planned
-from callgram.trace import Action, Op
+from callgram.store import Ahead, Claim, Part, Planned
 from callgram_postgres.house import WEAK_KEYS_KEPT, House
 from callgram_postgres.pools import translated
 from callgram_postgres.queries import queries
@@ -39,55 +38,57 @@ SQL = queries("planning")
 
 
 class Picked(msgspec.Struct, frozen=True):
-    """An enterprise and, where it is ``locked``, what is to be planned of it."""
+    """An enterprise and, where it is ``locked``, what is to be planned of it; without a lock as of its ``version``."""
 
     place: tuple[int, str]
     locked: bool = False
     rows: Sequence[Any] = ()
     due: Sequence[Facts] = ()
-
-
-class Ahead(msgspec.Struct, frozen=True):
-    """The ``rows`` that were found by ``keys`` (of enterprises that are locked) before the events came."""
-
-    keys: Collection[tuple[str, str]] = ()
-    rows: Sequence[Any] = ()
-
-
-async def find_calls(connection: Any, keys: Iterable[tuple[str, str]], now: datetime) -> list[Any]:
-    wanted = ((part_of(number), number, key) for number, key in keys)
-    rows: list[Any] = await connection.fetch(SQL["find_calls"], *columns(wanted, 3), now - GRACE)
-    return rows
+    version: int | None = None
 
 
 class PostgresBatch:
-    """See callgram.store.Batch."""
+    """See callgram.store.Batch. With a ``transaction`` it holds the queue rows of its enterprises, without one it is of what was
+    seen ``ahead``, while its events were stored, and holds nothing."""
 
     def __init__(
-        self, house: House, connection: Any, transaction: Any, picked: Sequence[Picked], now: datetime, *, ahead: Ahead
+        self,
+        house: House,
+        connection: Any,
+        picked: Sequence[Picked],
+        now: datetime,
+        *,
+        transaction: Any | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
-        self._connection, self._transaction, self._house, self.now = connection, transaction, house, now
-        self._ahead = ahead
+        self._connection, self._house, self.now = connection, house, now
+        self._transaction, self._ahead = transaction, ahead
         self._of = {one.place[1]: _Share(one, now) for one in picked}
         self.parts: Sequence[Part] = [share.part for share in self._of.values()]
-        self.over = self._written = False
+        self._committed = False
 
     async def find(self, keys: Mapping[str, Iterable[str]]) -> dict[str, list[tuple[Facts, frozenset[str]]]]:
         wanted = {(number, storable(key)) for number, some in keys.items() for key in some}
-        known, since = self._ahead.rows, self.now - GRACE
-        rows = [row for row in known if (row["enterprise"], row["key"]) in wanted and (row["spent_at"] or since) >= since]
-        wanted.difference_update(self._ahead.keys)
-        if wanted:
-            with translated():
-                rows += await find_calls(self._connection, wanted, self.now)
         found: dict[tuple[str, int], tuple[bytes, set[str]]] = {}
-        for row in rows:
+        for row in await self._find(wanted):
             _, by = found.setdefault((row["enterprise"], row["id"]), (row["facts"], set()))
             by.add(row["key"])
         calls: dict[str, list[tuple[Facts, frozenset[str]]]] = {}
         for (number, _), (facts, by) in sorted(found.items()):
             calls.setdefault(number, []).append((read_facts(facts), frozenset(by)))
         return calls
+
+    async def _find(self, wanted: set[tuple[str, str]]) -> list[Any]:
+        """What was not seen ahead is looked up; the version tells at the end whether it belongs together."""
+        rows: list[Any] = []
+        if self._ahead is not None:
+            rows = [row for row in self._ahead.rows if (row["enterprise"], row["key"]) in wanted]
+            wanted = {(number, key) for number, key in wanted if key not in self._ahead.keys.get(number, ())}
+        if wanted:
+            places = ((part_of(number), number, key) for number, key in wanted)
+            with translated():
+                rows += await self._connection.fetch(SQL["find_calls"], *columns(places, 3), self.now - GRACE)
+        return rows
 
     async def cards(self, call_ids: Mapping[str, Iterable[int]]) -> dict[str, list[Card]]:
         wanted = [(part_of(number), number, call) for number, some in call_ids.items() for call in some]
@@ -98,35 +99,59 @@ class PostgresBatch:
             cards.setdefault(row["enterprise"], []).append(read_card(row["enterprise"], row))
         return cards
 
-    async def write(self, planned: Mapping[str, Planned]) -> list[Claim]:
-        if self._written:
-            raise StoreError("the batch was written before; take another")
-        self._written = True
+    async def commit(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        if self._committed:
+            raise StoreError("the batch was committed before; take another")
+        self._committed = True
         await self._house.make_days([self.now, *(skip.at for one in planned.values() for skip in one.skips)])
-        claims: list[Claim] = []
         with translated():
-            for number, share in self._of.items():
-                if number in planned:
-                    claims += await share.write(self._connection, planned[number])
+            claims = await self._commit(planned)
+        if self._ahead is not None:
+            self._ahead.durable.set()
         return claims
 
-    async def commit(self) -> None:
-        with translated():
-            await self._transaction.commit()
-        self.over = True
+    async def _commit(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        if self._transaction is None:
+            if len(planned) == 1 and not any(one.absorbed or one.skips for one in planned.values()):
+                return await self._write(planned)  # one statement, which is a transaction by itself
+            self._transaction = self._connection.transaction()
+            await self._transaction.start()
+        claims = await self._write(planned)
+        await self._transaction.commit()
+        self._transaction = None
+        return claims
 
-    async def undo(self) -> None:
-        """Without a connection any more there is nothing to undo."""
-        self.over = True
-        with suppress(StoreError), translated():
-            await self._transaction.rollback()
+    async def _write(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        claims: list[Claim] = []
+        for number, share in self._of.items():
+            if number in planned:
+                claims += await share.write(self._connection, planned[number])
+        return claims
+
+    async def close(self) -> None:
+        """Undo what is not committed. Without a connection any more there is nothing to undo."""
+        if self._transaction is not None:
+            with suppress(StoreError), translated():
+                await self._transaction.rollback()
+
+
+def ahead_picked(ahead: Ahead) -> list[Picked]:
+    """The enterprises of what was seen ahead, in the order of their keys, with their events as they are read otherwise."""
+    picked = []
+    for place in sorted((part_of(number), number) for number in ahead.events):
+        rows = [
+            {"id": event_id, "kind": event.kind, "received_at": event.received_at, "body": event.body}
+            for event_id, event in ahead.events[place[1]]
+        ]
+        picked.append(Picked(place, rows=rows, version=ahead.versions[place[1]]))
+    return picked
 
 
 class _Share:
     """One enterprise's part. An event whose body this release cannot read is not shown, and committed as failed."""
 
     def __init__(self, picked: Picked, now: datetime) -> None:
-        self._place, self._now = picked.place, now
+        self._place, self._version, self._now = picked.place, picked.version, now
         self._received: dict[int, datetime] = {}
         self._unreadable: dict[int, str] = {}
         number, events = picked.place[1], []
@@ -149,28 +174,12 @@ class _Share:
             raise OvertakenError
         for loser, winner in planned.absorbed.items():
             await connection.execute(SQL["absorb_cards"], *self._place, loser, winner, self._now)
-        calls = {row.facts.id: row for row in planned.calls}
-        put = [row for row in rows if row["call_id"] is not None]
-        skips = [*planned.skips, *(self._blocked(row, calls[row["call_id"]].unique_id) for row in put if row["blocked"])]
-        if skips:
-            told = columns((action_row(skip)[:SKIP_WIDTH] for skip in skips), SKIP_WIDTH)
+        if planned.skips:
+            told = columns((action_row(skip)[:SKIP_WIDTH] for skip in planned.skips), SKIP_WIDTH)
             await connection.execute(SQL["put_skips"], *told)
-        cards = [read_card(self._place[1], row) for row in put if not row["blocked"]]
-        return [Claim(card=card, facts=calls[card.call_id].facts) for card in cards]
-
-    def _blocked(self, row: Any, unique_id: str) -> Action:
-        return Action(
-            at=self._now,
-            enterprise=self._place[1],
-            call_id=row["call_id"],
-            unique_id=unique_id,
-            chat_id=row["chat_id"],
-            bot_id=row["bot_id"],
-            stage=Stage(row["stage"]),
-            op=Op.SKIP,
-            outcome="skipped",
-            reason=f"blocked: {row['blocked']}",
-        )
+        facts = {row.facts.id: row.facts for row in planned.calls}
+        cards = [read_card(self._place[1], row) for row in rows if row["call_id"] is not None]
+        return [Claim(card=card, facts=facts[card.call_id]) for card in cards]
 
     async def _absorb_calls(self, connection: Any, planned: Planned) -> None:
         """Locks all cards that this commit can touch first, in the senders' order: no deadlock with them."""
@@ -220,4 +229,5 @@ class _Share:
         return [
             *self._place, *calls, *columns(filed, 3), weak, spent, *cards,
             *marked, *columns(map(found_by, planned.calls), 4), self._now, [card.fence for card in planned.cards],
+            self._version,
         ]  # fmt: skip

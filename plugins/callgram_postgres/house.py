@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
 from typing import Any
 
-from callgram_postgres.pools import Pools, translated
+from callgram_postgres.pools import Job, Pools, translated
 from callgram_postgres.queries import queries
 
 PARTITIONED = ("call_events", "telegram_actions", "decisions")
@@ -47,6 +47,10 @@ class House:
     def forget_days(self) -> None:
         """Another process may have dropped a partition: look again before the next row."""
         self._days.clear()
+
+    async def flush(self, job: Job) -> None:
+        """Make everything durable that was committed so far."""
+        await self._pools.rows(job, SQL["flush"])
 
     async def keep_house(self, *, now: datetime, retention_days: int) -> None:
         self.forget_days()

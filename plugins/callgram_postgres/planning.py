@@ -2,25 +2,30 @@
 
 That row's lock is the fence: it goes with the connection of a planner that dies, and one that freezes is cut off by
 ``idle_in_transaction_session_timeout``. Commits without waiting for the disk: what a crash takes is planned again.
+
+Events that were seen while they were stored (``ahead``) are planned without holding anything: the fence is the row's version
+then, which every plan makes grow, and one statement writes all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import inf
 from typing import Any, NamedTuple
 
-from callgram.shards import WHOLE, Shard, part_of
-from callgram.store import Batch
-from callgram_postgres.batch import Ahead, Picked, PostgresBatch, find_calls
+from callgram.shards import WHOLE, Shard
+from callgram.store import Ahead, Batch
+from callgram_postgres.batch import Picked, PostgresBatch, ahead_picked
 from callgram_postgres.house import House
 from callgram_postgres.pools import Pools, translated
 from callgram_postgres.queries import queries
-from callgram_postgres.rows import columns, read_facts, storable
+from callgram_postgres.rows import read_facts
 
 SQL = queries("planning")
+AHEAD_S = 0.5  # so old may be what was seen ahead, and the last look at everything that may wait
 DUE_EVERY_S = 0.25  # timers are minutes: looked for so often, and else only when no event waits
 TRIES = 5  # somebody else may have planned, between our look and our lock, what we came for
 
@@ -31,7 +36,6 @@ class _Wanted(NamedTuple):
     limit: int
     width: int
     shard: Shard
-    expected: Mapping[str, Collection[str]]
 
 
 class Planning(House):
@@ -40,7 +44,7 @@ class Planning(House):
     def __init__(self, pools: Pools) -> None:
         super().__init__(pools)
         self._last: tuple[int, str] | None = None  # that was taken; None is before all
-        self._due_looked_at = -DUE_EVERY_S
+        self._looked_at = self._due_looked_at = -inf
 
     @asynccontextmanager
     async def plan(
@@ -50,34 +54,35 @@ class Planning(House):
         limit: int,
         width: int = 1,
         shard: Shard = WHOLE,
-        ready: Callable[[], Awaitable[datetime]] | None = None,
-        expected: Mapping[str, Collection[str]] | None = None,
+        ahead: Ahead | None = None,
     ) -> AsyncIterator[Batch | None]:
         async with self._pools.take("plan") as connection:
-            batch = await self._take(connection, now, _Wanted(limit, width, shard, expected or {}), ready)
+            if ahead is not None and self._is_enough(ahead, now):
+                batch: PostgresBatch | None = PostgresBatch(self, connection, ahead_picked(ahead), now, ahead=ahead)
+            else:
+                batch = await self._take(connection, now, _Wanted(limit, width, shard))
             try:
                 yield batch
             finally:
-                if batch is not None and not batch.over:
-                    await batch.undo()
+                if batch is not None:
+                    await batch.close()
 
-    async def _take(
-        self, connection: Any, now: datetime, wanted: _Wanted, ready: Callable[[], Awaitable[datetime]] | None
-    ) -> PostgresBatch | None:
+    def _is_enough(self, ahead: Ahead, now: datetime) -> bool:
+        """Nothing else waits in these enterprises, and others have had their turn a moment ago."""
+        if not ahead.events or not ahead.events.keys() <= ahead.versions.keys():
+            return False
+        return time.monotonic() - self._looked_at < AHEAD_S and now - ahead.at < timedelta(seconds=AHEAD_S)
+
+    async def _take(self, connection: Any, now: datetime, wanted: _Wanted) -> PostgresBatch | None:
         for _ in range(TRIES):
             with translated():
-                transaction = connection.transaction()
+                transaction, batch = connection.transaction(), None
                 await transaction.start()
-                batch, ahead = None, Ahead()
                 try:
-                    if ready is not None:
-                        if wanted.expected:
-                            ahead = await self._look_ahead(connection, now, wanted.expected)
-                        now, ready = await ready(), None
                     picked = await self._pick(connection, now, wanted)
                     locked = all(one.locked for one in picked)
                     if locked and any(one.rows or one.due for one in picked):
-                        batch = PostgresBatch(self, connection, transaction, picked, now, ahead=ahead)
+                        batch = PostgresBatch(self, connection, picked, now, transaction=transaction)
                 finally:
                     if batch is None:
                         await transaction.rollback()
@@ -90,25 +95,12 @@ class Planning(House):
                         await connection.execute(SQL["add_queue"], *one.place)
         return None
 
-    async def _look_ahead(self, connection: Any, now: datetime, expected: Mapping[str, Collection[str]]) -> Ahead:
-        """Lock those of the ``expected`` enterprises that are free, and find their calls by the keys.
-
-        What is found stays true to the end of the transaction: calls and keys are written by ``write_plan`` and the absorb
-        statements only, behind this very lock, and ingest and the enricher only add events. The calls are read by a statement
-        of their own, whose snapshot is behind the lock: whoever had it has committed. Upkeep takes calls past the retention
-        without any lock, as it may between ``find`` and ``write``.
-        """
-        places = sorted((part_of(number), number) for number in expected)
-        locked = [row["enterprise"] for row in await connection.fetch(SQL["lock_queues"], *columns(places, 2))]
-        keys = {(number, storable(key)) for number in locked for key in expected[number]}
-        return Ahead(keys, await find_calls(connection, keys, now) if keys else ())
-
     async def _pick(self, connection: Any, now: datetime, wanted: _Wanted) -> list[Picked]:
         """Events come first, but for a moment now and then, so that neither starves."""
-        looked_at = time.monotonic()
-        due_first = looked_at - self._due_looked_at >= DUE_EVERY_S
+        self._looked_at = time.monotonic()
+        due_first = self._looked_at - self._due_looked_at >= DUE_EVERY_S
         if due_first:
-            self._due_looked_at = looked_at
+            self._due_looked_at = self._looked_at
         picked = await self._pick_due(connection, now, wanted) if due_first else []
         picked = picked or await self._pick_pending(connection, wanted)
         return picked or ([] if due_first else await self._pick_due(connection, now, wanted))

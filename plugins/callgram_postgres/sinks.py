@@ -29,8 +29,8 @@ class Sinks(House):
         async with self._pools.take("read") as connection:  # a sink that catches up must not keep a sender waiting
             with translated():
                 rows = await connection.fetch(SQL["trace"], xid, number, limit)
-                if rows:
-                    await connection.execute(SQL["flush"])
+        if rows:
+            await self.flush("read")
         return [read_record(row) for row in rows]
 
     async def waiting_since(self, after: str) -> datetime | None:

@@ -25,7 +25,8 @@ from callgram.events import Event, Kind
 from callgram.shards import part_of
 from callgram.store import CallRow, CardRow, NewEvent, Planned, Progress
 from callgram.testing.alone import plan_one
-from callgram_postgres import batch as batches
+from callgram.trace import Action, Op
+from callgram_postgres import planning
 from callgram_postgres import queries as queries_module
 from callgram_postgres.pools import AwayError, translated
 from callgram_postgres.queries import queries
@@ -144,14 +145,29 @@ def test_a_planner_that_dies_in_its_transaction_leaves_no_trace_and_no_lock(play
     play(scenario)
 
 
-def test_what_is_written_and_not_committed_is_undone_for_every_enterprise(play: Any) -> None:
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_batch_is_written_for_every_enterprise_or_none(play: Any, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "AHEAD_S", 60.0)
+    numbers = ("0367", "0400")
+
     async def scenario(store: PostgresStore, connection: Any) -> None:
-        await store.append([msgspec.structs.replace(event(of), enterprise=of) for of in ("0367", "0400")])
-        for _ in range(2):
-            async with store.plan(now=NOW, limit=10, width=2) as batch:
+        await store.append([event(of, enterprise=of) for of in numbers])
+        async with store.plan(now=NOW, limit=10, width=2) as batch:
+            assert batch is not None
+            await batch.commit({part.enterprise: Planned(done={part.events[0].id: 1}) for part in batch.parts})
+        events = [event(f"{of}.2", enterprise=of) for of in numbers]
+        ahead = (await store.append(events, {of: [] for of in numbers})).ahead
+        for wrong in numbers:
+            async with store.plan(now=NOW, limit=10, width=2, ahead=None if taken else ahead) as batch:
                 assert batch is not None
                 assert len(batch.parts) == 2
-                await batch.write({part.enterprise: Planned(done={part.events[0].id: 1}) for part in batch.parts})
+                await connection.execute("UPDATE call_events SET done = true WHERE enterprise = $1", wrong)
+                with pytest.raises(OvertakenError):
+                    await batch.commit({part.enterprise: Planned(done={part.events[0].id: 1}) for part in batch.parts})
+            await connection.execute("UPDATE call_events SET done = false WHERE unique_id LIKE '%.2'")
+        async with store.plan(now=NOW, limit=10, width=2) as batch:
+            assert batch is not None
+            assert [one.unique_id for part in batch.parts for one in part.events] == [f"{of}.2" for of in numbers]
 
     play(scenario)
 
@@ -261,7 +277,7 @@ def test_a_server_that_is_away_is_told_from_one_that_refuses(error: Exception, a
 def test_processes_that_start_together_migrate_once(postgres_dsn: str) -> None:
     async def scenario() -> None:
         stores = await asyncio.gather(*(connect(postgres_dsn) for _ in range(3)))
-        assert await stores[0].append([event("1")]) == [True]
+        assert (await stores[0].append([event("1")])).new == [True]
         for store in stores:
             await store.close()
 
@@ -288,7 +304,7 @@ def test_an_older_database_is_adopted(postgres_dsn: str) -> None:
         assert directory.enterprises["0367"].token == Secret("375290000000")
         assert directory.chats_of("0367") == (Chat(id=41),)
         assert directory.chats_of("0368") == ()
-        assert await store.append([event("1")]) == [True]
+        assert (await store.append([event("1")])).new == [True]
         assert await store.add_subscriber("0367", Chat(id=43, name="Bo"))
         assert not await store.add_subscriber("0367", Chat(id=41, name="Anna"))
         await store.put_enterprise(Enterprise(number="0400", token=Secret("t"), bot_token=Secret("7:x")))
@@ -360,13 +376,13 @@ def test_an_enterprise_that_was_never_put_is_planned_all_the_same(play: Any) -> 
 def test_a_day_without_a_partition_loses_nothing(play: Any) -> None:
     async def scenario(store: PostgresStore, connection: Any) -> None:
         old, older = NOW - timedelta(days=30), NOW - timedelta(days=40)
-        assert await store.append([event("1", old), event("2", older)]) == [True, True]
+        assert (await store.append([event("1", old), event("2", older)])).new == [True, True]
         await store.keep_house(now=NOW, retention_days=35)
         kept = await connection.fetch("SELECT unique_id FROM call_events")
         assert [row["unique_id"] for row in kept] == ["1"]
         other = f"call_events_{old:%Y%m%d}"
         await connection.execute(f"ALTER TABLE call_events DETACH PARTITION {other}; DROP TABLE {other}")
-        assert await store.append([event("3", old)]) == [True]  # this process believes that it is there
+        assert (await store.append([event("3", old)])).new == [True]  # this process believes that it is there
 
     play(scenario)
 
@@ -379,7 +395,8 @@ def test_a_drop_that_was_cut_short_is_finished(play: Any) -> None:
         await store.append([event("1", old), event("2", other)])
         lost = f"call_events_{old:%Y%m%d}"
         await connection.execute(f"ALTER TABLE call_events DETACH PARTITION {lost}")
-        statements = [row["drop_statement"] for row in await connection.fetch(queries("house")["lost_partitions"], ["call_events"])]
+        found = await connection.fetch(queries("house")["lost_partitions"], ["call_events"])
+        statements = [row["drop_statement"] for row in found]
         assert statements[-1] == f"DROP TABLE IF EXISTS {lost}"
         assert len(statements) > 4
         for statement in statements[:3]:
@@ -401,7 +418,7 @@ def test_old_days_are_dropped_while_others_work(play: Any) -> None:
             number = 0
             while working:
                 number += 1
-                assert await store.append([event(f"new.{number}", datetime.now(UTC))]) == [True]
+                assert (await store.append([event(f"new.{number}", datetime.now(UTC))])).new == [True]
                 async with plan_one(store, now=NOW, limit=50) as batch:
                     if batch is not None:
                         with suppress(OvertakenError):  # by the house: it dropped the day of one of them
@@ -552,33 +569,107 @@ def test_a_batch_reads_what_it_takes_however_much_waits(play: Any) -> None:
     play(scenario)
 
 
-def test_calls_that_were_found_ahead_are_not_asked_for_again(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the keys that were not expected are, and those of an enterprise that was not expected."""
-    asked: list[set[tuple[str, str]]] = []
-    find_calls = batches.find_calls
+SKIP = Action(
+    at=NOW,
+    enterprise="0367",
+    call_id=2,
+    unique_id="1",
+    chat_id=41,
+    bot_id=7,
+    stage=Stage.START,
+    op=Op.SKIP,
+    outcome="skipped",
+    reason="superseded",
+)
 
-    async def counted(connection: Any, keys: Any, now: datetime) -> Any:
-        asked.append(set(keys))
-        return await find_calls(connection, keys, now)
 
-    monkeypatch.setattr(batches, "find_calls", counted)
+def test_an_event_that_was_seen_ahead_is_planned_by_one_statement(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each more is two hand-overs between processes: what a host's event waits for before it is a message."""
+    monkeypatch.setattr(planning, "AHEAD_S", 60.0)
+
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        await store.append([event("1.1")])
+        async with plan_one(store, now=NOW, limit=10) as batch:
+            assert batch is not None
+            decided = planned(1, chat=41, events=batch.events)
+            decided.calls = [msgspec.structs.replace(row, keys=frozenset({"channel:1"})) for row in decided.calls]
+            await batch.commit(decided)
+        ahead = (await store.append([event("1.2")], {"0367": ["channel:1"]})).ahead
+        said: list[str] = []
+        async with store._pools.take("plan") as used:
+            used.add_query_logger(lambda query: said.append(query.query))
+        for more, statements in (({}, ["WITH fence"]), ({"skips": [SKIP]}, ["BEGIN;", "WITH fence", "INSERT", "COMMIT;"])):
+            said.clear()
+            async with plan_one(store, now=NOW, limit=10, ahead=ahead) as batch:
+                assert batch is not None
+                assert [call.id for call, _ in await batch.find(["channel:1"])] == [1]
+                await batch.commit(msgspec.structs.replace(planned(2, chat=41, events=batch.events), **more))
+            ours = [query for query in said if "typeinfo" not in query and "current_setting" not in query]  # asyncpg asks once
+            assert len(ours) == len(statements)
+            assert all(query.startswith(start) for query, start in zip(ours, statements, strict=True))
+            ahead = (await store.append([event("1.3")], {"0367": ["channel:1"]})).ahead
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("by", ["its plan", "a plan of several statements", "nobody"])
+def test_events_that_were_seen_ahead_are_durable_behind_their_plan_or_by_themselves(
+    play: Any, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr(planning, "AHEAD_S", 60.0)
+    skips = [SKIP] if by == "a plan of several statements" else []
+
+    async def scenario(store: PostgresStore, connection: Any) -> None:
+        async def flushed_to(place: str) -> bool:
+            return bool(await connection.fetchval("SELECT pg_current_wal_flush_lsn() >= $1::text::pg_lsn", place))
+
+        async def written() -> str:
+            return str(await connection.fetchval("SELECT pg_current_wal_insert_lsn()::text"))
+
+        await store.append([event("1.1")])
+        async with plan_one(store, now=NOW, limit=10) as batch:
+            assert batch is not None
+            await batch.commit(Planned(done={batch.events[0].id: 1}))
+        for number in range(5):
+            ahead = (await store.append([event(f"2.{number}")], {"0367": []})).ahead
+            assert ahead is not None
+            place = await written()
+            assert not ahead.durable.is_set()
+            if by != "nobody":
+                async with plan_one(store, now=NOW, limit=10, ahead=ahead) as batch:
+                    assert batch is not None
+                    await batch.commit(Planned(done={batch.events[0].id: 1}, skips=skips))
+                assert ahead.durable.is_set()
+                assert await flushed_to(place)
+            await store.settle(ahead)
+            assert await flushed_to(place)
+            async with plan_one(store, now=NOW, limit=10) as batch:  # has looked at everything
+                if batch is not None:
+                    await batch.commit(Planned(done={batch.events[0].id: 1}))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("late", ["what was seen is old", "nobody looked for others"])
+def test_what_was_seen_ahead_does_not_count_for_long(
+    play: Any, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    monkeypatch.setattr(planning, "AHEAD_S", 60.0)
 
     async def scenario(store: PostgresStore, _connection: Any) -> None:
-        async def ready() -> datetime:
-            await store.append([event("1.1"), event("1.1", enterprise="0400")])
-            return NOW
-
-        async with store.plan(now=NOW, limit=10, width=2, ready=ready):
-            pass  # makes the rows by which they are locked
-        expected = {"0367": ["channel:1.1", "channel:1.2"]}
-        async with store.plan(now=NOW, limit=10, width=2, ready=ready, expected=expected) as batch:
+        await store.append([event("1.1")])
+        async with plan_one(store, now=NOW, limit=10) as batch:
             assert batch is not None
-            assert {part.enterprise for part in batch.parts} == {"0367", "0400"}
-            await batch.find({"0367": ["channel:1.1"], "0400": []})
-            await batch.find({"0367": ["channel:1.1", "channel:1.2"]})
-            assert asked == []
-            await batch.find({"0367": ["channel:1.1", "bridge:b"], "0400": ["channel:1.1"]})
-            assert asked == [{("0367", "bridge:b"), ("0400", "channel:1.1")}]
+            await batch.commit(Planned(done={batch.events[0].id: 1}))
+        ahead = (await store.append([event("1.2")], {"0367": []})).ahead
+        other = await connect(postgres_dsn)
+        now = NOW + timedelta(seconds=61 if late.startswith("what") else 0)
+        if late.startswith("nobody"):
+            monkeypatch.setattr(planning, "AHEAD_S", 0.0)
+        async with plan_one(store, now=now, limit=10, ahead=ahead) as batch, plan_one(other, now=NOW, limit=10) as nothing:
+            assert batch is not None
+            assert nothing is None  # it is locked
+        await other.close()
 
     play(scenario)
 

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -26,10 +26,11 @@ from callgram.context import Chat, Enterprise, Secret
 from callgram.errors import ConfigError, OvertakenError, StoreError
 from callgram.events import Event, History, Kind
 from callgram.shards import dealt
-from callgram.store import CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress, Store
+from callgram.store import Batch, CallRow, CardRow, ChatLimit, Claim, NewEvent, Planned, Progress, Store
 from callgram.testing.alone import plan_one
 from callgram.testing.memory import MemoryStore
 from callgram.trace import Action, Op
+from callgram_postgres import planning
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 S = timedelta(seconds=1)
@@ -59,7 +60,8 @@ class World:
 
 
 @pytest.fixture(params=["memory", "postgres"])
-def world(request: pytest.FixtureRequest) -> World:
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(planning, "AHEAD_S", 3600.0)  # not a matter of how fast the machine is
     return World(request.getfixturevalue("postgres_dsn") if request.param == "postgres" else None)
 
 
@@ -335,13 +337,13 @@ async def test_a_change_starts_from_what_is_stored_and_none_is_lost(world: World
 async def test_a_repetition_within_its_window_is_stored_once(world: World) -> None:
     store = await world.open()
     first, again = event("1.1"), event("1.1")
-    assert await store.append([first, again, event("1.2")]) == [True, False, True]
-    assert await store.append([again, event("1.3")]) == [False, True]
-    assert await store.append([event("1.1", at=NOW + 4 * S)]) == [False]
-    assert await store.append([event("1.1", at=NOW + 6 * S)]) == [True]
-    assert await store.append([event("1.1", enterprise="0400")]) == [True]
-    assert await store.append([event("1.1", repeat_s=0.0)]) == [True]
-    assert await store.append([]) == []
+    assert (await store.append([first, again, event("1.2")])).new == [True, False, True]
+    assert (await store.append([again, event("1.3")])).new == [False, True]
+    assert (await store.append([event("1.1", at=NOW + 4 * S)])).new == [False]
+    assert (await store.append([event("1.1", at=NOW + 6 * S)])).new == [True]
+    assert (await store.append([event("1.1", enterprise="0400")])).new == [True]
+    assert (await store.append([event("1.1", repeat_s=0.0)])).new == [True]
+    assert (await store.append([])).new == []
 
 
 @conforms
@@ -417,8 +419,7 @@ async def test_a_batch_is_of_a_few_enterprises_and_keeps_them_apart(world: World
         async with other.plan(now=NOW, limit=10, width=3) as left:
             assert left is not None
             assert [part.enterprise for part in left.parts] == sorted({*numbers} - {*mine})
-        await batch.write({part.enterprise: Planned(done={one.id: 7 for one in part.events}) for part in batch.parts})
-        await batch.commit()
+        await batch.commit({part.enterprise: Planned(done={one.id: 7 for one in part.events}) for part in batch.parts})
     async with store.plan(now=NOW, limit=10, width=3) as batch:
         assert batch is not None
         assert [part.enterprise for part in batch.parts] == sorted({*numbers} - {*mine})
@@ -441,8 +442,7 @@ async def test_a_planner_of_a_shard_plans_its_own_enterprises_only(world: World)
                 seen[shard] |= {part.enterprise for part in batch.parts}
                 done = {part.enterprise: {one.id: 7 for one in part.events} for part in batch.parts}
                 calls = {part.enterprise: [call_row(7, enterprise=part.enterprise)] if part.due else [] for part in batch.parts}
-                await batch.write({of: Planned(calls=calls[of], done=done[of]) for of in done})
-                await batch.commit()
+                await batch.commit({of: Planned(calls=calls[of], done=done[of]) for of in done})
     assert seen == {shard: {of for of in numbers if shard.holds(of)} for shard in seen}
 
 
@@ -459,8 +459,7 @@ async def test_the_events_of_all_enterprises_of_a_batch_are_limited(world: World
             assert not taken.keys() & seen.keys()
             seen |= taken
             done = {part.enterprise: Planned(done={one.id: 1 for one in part.events}) for part in batch.parts}
-            await batch.write(done)
-            await batch.commit()
+            await batch.commit(done)
 
 
 @conforms
@@ -480,8 +479,7 @@ async def test_planners_side_by_side_plan_each_event_once_and_each_enterprise_in
                     await asyncio.sleep(0)
                     with suppress(OvertakenError):
                         done = {part.enterprise: {one.id: one.id for one in part.events} for part in batch.parts}
-                        await batch.write({of: Planned(done=events) for of, events in done.items()})
-                        await batch.commit()
+                        await batch.commit({of: Planned(done=events) for of, events in done.items()})
                         for of, events in done.items():
                             planned[of] += events
 
@@ -576,135 +574,216 @@ async def test_weak_keys_are_found_until_a_minute_after_the_calls_end(world: Wor
     assert await find(store, *keys, now=later) == {1: {"channel:1.1"}, 2: {"talk:101"}, 3: {"talk:101"}}
 
 
-def comes(store: Store, *events: NewEvent, now: datetime = NOW) -> Callable[[], Awaitable[datetime]]:
-    """``ready`` of a planner that waits for ``events``."""
+# events that were seen while they were stored
 
-    async def ready() -> datetime:
-        await store.append(events)
-        return now
 
-    return ready
+AHEAD = {"0367": ("channel:1.1", "talk:101", "channel:9.9\0")}
+
+
+async def known(store: Store, *numbers: str) -> None:
+    """Have enterprises that were planned before, and just now."""
+    for of in numbers or ("0367",):
+        await plan(store, of, calls=[call_row(1, "channel:1.1", "talk:101", enterprise=of)])
+    async with plan_one(store, now=NOW, limit=10) as batch:
+        assert batch is None
 
 
 @conforms
-async def test_what_is_found_ahead_of_the_expected_events_is_what_is_found(world: World) -> None:
+async def test_what_is_known_of_events_as_they_are_stored_is_what_is_found_later(world: World) -> None:
     store = await world.open()
-    hangups = (Hangup(at=NOW, unique_id="1.1", status="1"),)
+    await known(store)
     ended = call_row(2, "talk:101", "talk:102", "channel:1.2", ended_at=NOW)
-    await plan(store, calls=[call_row(1, "channel:1.1", "talk:101", hangups=hangups), ended])
+    await plan(store, calls=[ended])
     await plan(store, "0400", calls=[call_row(9, "channel:1.1", enterprise="0400")])
     keys = ("channel:1.1", "talk:101", "talk:102", "channel:9.9\0")
     for after, by in ((GRACE, {1: {"channel:1.1", "talk:101"}, 2: {"talk:101", "talk:102"}}), (GRACE + S, {1: {*keys[:2]}})):
-        ready = comes(store, event(), now=NOW + after)
-        async with plan_one(store, now=NOW, limit=10, ready=ready, expected={"0367": keys}) as batch:
+        stored = await store.append([event(at=NOW + after)], {"0367": keys})
+        assert stored.new == [True]
+        async with plan_one(store, now=NOW + after, limit=10, ahead=stored.ahead) as batch:
             assert batch is not None
-            found = await batch.find(keys)
-            assert {call.id: by for call, by in found} == by
-            assert found[0][0] == facts(1, hangups=hangups)
+            assert [one.received_at for one in batch.events] == [NOW + after]
+            assert {call.id: by for call, by in await batch.find(keys)} == by
             assert [call.id for call, _ in await batch.find(["channel:1.1"])] == [1]
             assert await batch.find([]) == []
             more = {call.id: by for call, by in await batch.find(["channel:1.1", "channel:1.2"])}
             assert more == {1: {"channel:1.1"}, 2: {"channel:1.2"}}
             await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+    async with plan_one(store, now=NOW, limit=10) as batch:
+        assert batch is None
 
 
 @conforms
-async def test_an_enterprise_whose_events_are_expected_is_in_one_planners_hands(world: World) -> None:
-    store, other = await world.open(), await world.open()
-    await plan(store)
-    await plan(store, "0400")
+async def test_a_plan_of_what_was_seen_ahead_is_written_as_any_other(world: World) -> None:
+    store = await world.open()
+    await store.put_enterprise(Enterprise(number="0367", token=Secret("t"), bot_token=Secret("7:a")))
+    await known(store)
+    await plan(store, calls=[call_row(5, "channel:1.5")], cards=[card_row(5)])
+    fence = (await store.hold_leases("a", [BOT], ttl_s=60))[BOT]
+    ahead = (await store.append([event("1.1"), event("1.2")], AHEAD)).ahead
+    async with plan_one(store, now=NOW, limit=10, ahead=ahead) as batch:
+        assert batch is not None
+        first, second = batch.events
+        card = msgspec.structs.replace(card_row(6), fence=fence)
+        rows = [call_row(6, "channel:1.6")]
+        decided = Planned(calls=rows, cards=[card], absorbed={5: 6}, skips=[action(6, Op.SKIP)])
+        decided.done, decided.failed = {first.id: 6}, {second.id: "no"}
+        claims = await batch.commit(decided)
+        assert [claim.card.call_id for claim in claims] == [6]
+        with pytest.raises(StoreError):
+            await batch.commit(Planned())
+    assert await find(store, "channel:1.5", "channel:1.6") == {6: {"channel:1.5", "channel:1.6"}}
+    ops = [record.item.op for record in await store.trace_of("0367", "1.6") if isinstance(record.item, Action)]
+    assert ops == [Op.SKIP]
 
-    async def ready() -> datetime:
-        await store.append([event(), event(enterprise="0400")])
+
+@conforms
+async def test_nobody_is_kept_from_what_was_seen_ahead_and_who_comes_first_plans_it(world: World) -> None:
+    store, other = await world.open(), await world.open()
+    await known(store)
+    ahead = (await store.append([event("1.1")], AHEAD)).ahead
+    async with plan_one(store, now=NOW, limit=10, ahead=ahead) as batch:
+        assert batch is not None
         async with plan_one(other, now=NOW, limit=10) as theirs:
             assert theirs is not None
-            assert theirs.enterprise == "0400"
-            async with plan_one(other, now=NOW, limit=10) as nothing:
-                assert nothing is None
-            await theirs.commit(Planned(done={one.id: 9 for one in theirs.events}))
-        return NOW
-
-    async with plan_one(store, now=NOW, limit=10, ready=ready, expected={"0367": ["channel:1.1"]}) as batch:
-        assert batch is not None
-        assert batch.enterprise == "0367"
-    async with plan_one(other, now=NOW, limit=10) as batch:
-        assert batch is not None
-        assert batch.enterprise == "0367"
+            await theirs.commit(Planned(calls=[call_row(7, "channel:1.1")], done={one.id: 7 for one in theirs.events}))
+        with pytest.raises(OvertakenError):
+            await batch.commit(
+                Planned(
+                    calls=[call_row(8, "channel:1.1")],
+                    cards=[card_row(8)],
+                    skips=[action(8, Op.SKIP)],
+                    done={one.id: 8 for one in batch.events},
+                )
+            )
+    assert await find(store, "channel:1.1") == {1: {"channel:1.1"}, 7: {"channel:1.1"}}
+    assert await store.exchange([], leases=await store.hold_leases("a", [BOT], ttl_s=60), busy=[], limit=9, now=NOW) == []
 
 
 @conforms
-async def test_calls_of_an_expected_enterprise_that_was_in_other_hands_are_found_as_those_left_them(world: World) -> None:
+async def test_a_plan_of_an_older_event_overtakes_what_was_seen_ahead(world: World) -> None:
+    """Also where the event itself still waits: its call may have changed."""
     store, other = await world.open(), await world.open()
-    await plan(store, calls=[call_row(1, "channel:1.1")])
-    await store.append([event()])
-    hangups = (Hangup(at=NOW, unique_id="1.1", status="1"),)
-    hands = AsyncExitStack()
-    theirs = await hands.enter_async_context(plan_one(other, now=NOW, limit=10))
-    assert theirs is not None
-
-    async def ready() -> datetime:
-        rows = [call_row(1, hangups=hangups), call_row(2, "channel:1.1")]
-        await theirs.commit(Planned(calls=rows, done={one.id: 1 for one in theirs.events}))
-        await hands.aclose()
-        await store.append([event()])
-        return NOW
-
-    async with plan_one(store, now=NOW, limit=10, ready=ready, expected={"0367": ["channel:1.1"]}) as batch:
+    await known(store)
+    ahead = (await store.append([event("1.1")], AHEAD)).ahead
+    async with plan_one(other, now=NOW, limit=10) as theirs:
+        assert theirs is not None
+        await theirs.commit(Planned(calls=[call_row(7, "channel:1.1")]))
+    async with plan_one(store, now=NOW, limit=10, ahead=ahead) as batch:
         assert batch is not None
-        assert [call for call, _ in await batch.find(["channel:1.1"])] == [facts(1, hangups=hangups), facts(2)]
-
-
-@conforms
-async def test_other_events_beside_the_expected_ones_are_planned_with_them(world: World) -> None:
-    store = await world.open()
-    for of in ("0367", "0400"):
-        await plan(store, of, calls=[call_row(1, "channel:1.1", enterprise=of), call_row(2, "channel:1.2", enterprise=of)])
-    await store.append([event("1.2"), event("1.2", enterprise="0400")])
-    expected = {"0367": ["channel:1.1"], "0500": ["channel:1.1"]}  # 0500 was never heard of
-    ready = comes(store, event("1.1"), event("1.1", enterprise="0400"), event("1.1", enterprise="0500"))
-    seen: dict[str, list[str]] = {}
-    found: dict[str, list[int]] = {}
-    while len(seen) < 3:
-        async with store.plan(now=NOW, limit=10, width=3, ready=ready, expected=expected) as batch:
-            assert batch is not None
-            seen |= {part.enterprise: [one.unique_id for one in part.events] for part in batch.parts}
-            calls = await batch.find({part.enterprise: ["channel:1.1", "channel:1.2"] for part in batch.parts})
-            found |= {of: [call.id for call, _ in some] for of, some in calls.items() if some}
-            assert all(call.enterprise == of for of, some in calls.items() for call, _ in some)
-            await batch.write({part.enterprise: Planned(done={one.id: 1 for one in part.events}) for part in batch.parts})
-            await batch.commit()
-    assert seen == {"0367": ["1.2", "1.1"], "0400": ["1.2", "1.1"], "0500": ["1.1"]}
-    assert found == {"0367": [1, 2], "0400": [1, 2]}
-
-
-@conforms
-async def test_nothing_is_in_hand_any_more_where_the_expected_event_never_comes(world: World) -> None:
-    store, other = await world.open(), await world.open()
-    await plan(store)
-    async with plan_one(store, now=NOW, limit=10, ready=comes(store), expected={"0367": ["channel:1.1"]}) as batch:
-        assert batch is None
-    await store.append([event("1.1")])
-    async with plan_one(other, now=NOW, limit=10) as batch:
+        with pytest.raises(OvertakenError):
+            await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+    async with plan_one(store, now=NOW, limit=10) as batch:
         assert batch is not None
         assert [one.unique_id for one in batch.events] == ["1.1"]
 
 
 @conforms
-async def test_a_planner_waits_for_the_events_once(world: World) -> None:
-    """Also where the enterprise is new, and has to be made known first."""
+async def test_other_events_are_planned_before_those_that_were_seen_ahead(world: World) -> None:
     store = await world.open()
-    n_waits = 0
+    await known(store, "0367", "0400")
+    await store.append([event("1.2"), event("1.2", enterprise="0400")])
+    expected = {"0367": ["channel:1.1"], "0500": ["channel:1.1"]}  # 0500 was never heard of
+    ahead = (await store.append([event("1.1"), event("1.1", enterprise="0500")], expected)).ahead
+    seen: dict[str, list[str]] = {}
+    while len(seen) < 3:
+        async with store.plan(now=NOW, limit=10, width=3, ahead=ahead) as batch:
+            assert batch is not None
+            seen |= {part.enterprise: [one.unique_id for one in part.events] for part in batch.parts}
+            await batch.commit({part.enterprise: Planned(done={one.id: 1 for one in part.events}) for part in batch.parts})
+    assert seen == {"0367": ["1.2", "1.1"], "0400": ["1.2"], "0500": ["1.1"]}
 
-    async def ready() -> datetime:
-        nonlocal n_waits
-        n_waits += 1
-        await store.append([event("1.1")])
-        return NOW + S
 
-    async with plan_one(store, now=NOW, limit=10, ready=ready) as batch:
+@conforms
+async def test_events_of_two_enterprises_are_seen_ahead_and_written_together(world: World) -> None:
+    store = await world.open()
+    await known(store, "0367", "0400")
+    keys = {of: ["channel:1.1"] for of in ("0367", "0400")}
+    ahead = (await store.append([event("1.1", enterprise=of) for of in keys], keys)).ahead
+    async with store.plan(now=NOW, limit=10, ahead=ahead) as batch:
         assert batch is not None
-        assert batch.now == NOW + S
-    assert n_waits == 1
+        assert {part.enterprise: len(part.events) for part in batch.parts} == {"0367": 1, "0400": 1}
+        found = await batch.find(keys)
+        assert {of: [call.enterprise for call, _ in some] for of, some in found.items()} == {of: [of] for of in keys}
+        await batch.commit({part.enterprise: Planned(done={one.id: 1 for one in part.events}) for part in batch.parts})
+    async with plan_one(store, now=NOW, limit=10) as batch:
+        assert batch is None
+
+
+@conforms
+async def test_of_a_repetition_nothing_is_seen_ahead(world: World) -> None:
+    store = await world.open()
+    await known(store)
+    stored = await store.append([event("1.1"), event("1.1"), event("1.2"), event("1.1", enterprise="0400")], AHEAD)
+    assert stored.new == [True, False, True, True]
+    assert stored.ahead is not None
+    assert {of: [one.unique_id for _, one in some] for of, some in stored.ahead.events.items()} == {
+        "0367": ["1.1", "1.2"],
+        "0400": ["1.1"],
+    }
+    again = await store.append([event("1.1")], AHEAD)
+    assert again.new == [False]
+    async with plan_one(store, now=NOW, limit=1, ahead=again.ahead) as batch:
+        assert batch is not None
+        ids = [number for number, _ in stored.ahead.events["0367"]]
+        assert [one.id for one in batch.events] in ([number] for number in ids)
+
+
+@conforms
+async def test_planners_side_by_side_lose_nothing_of_a_call_whatever_they_saw_ahead(world: World) -> None:
+    """Each event adds one to its call: what a planner adds to is what the one before it left."""
+    stores = [await world.open() for _ in range(2)]
+    numbers = ("0367", "0400")
+    await known(stores[0], *numbers)
+    n_ahead = n_overtaken = 0
+
+    async def plan_all(batch: Batch) -> None:
+        nonlocal n_overtaken
+        found = await batch.find({part.enterprise: ["channel:1.1"] for part in batch.parts})
+        await asyncio.sleep(0)
+        decided = {}
+        for part in batch.parts:
+            (call, _) = found[part.enterprise][0]
+            more = msgspec.structs.replace(call, version=call.version + len(part.events))
+            row = msgspec.structs.replace(call_row(1, enterprise=part.enterprise), facts=more)
+            decided[part.enterprise] = Planned(calls=[row], done={one.id: 1 for one in part.events})
+        try:
+            await batch.commit(decided)
+        except OvertakenError:
+            n_overtaken += 1
+
+    async def host(store: Store, of: str) -> None:
+        nonlocal n_ahead
+        for _ in range(20):
+            ahead = (await store.append([event(enterprise=of)], {of: ["channel:1.1"]})).ahead
+            async with store.plan(now=NOW, limit=10, ahead=ahead) as batch:
+                if batch is not None:
+                    n_ahead += bool(ahead and ahead.versions)
+                    await plan_all(batch)
+
+    async def planner(store: Store) -> None:
+        for _ in range(20):
+            async with store.plan(now=NOW, limit=3, width=2) as batch:
+                if batch is not None:
+                    await plan_all(batch)
+            await asyncio.sleep(0.002)
+
+    await asyncio.gather(*(host(store, of) for store in stores for of in numbers), *map(planner, stores))
+    while True:
+        async with stores[0].plan(now=NOW, limit=100, width=2) as batch:
+            if batch is None:
+                break
+            await plan_all(batch)
+    for of in numbers:
+        async with plan_one(stores[0], now=NOW, limit=1) as batch:
+            assert batch is None
+        await stores[0].append([event(enterprise=of)])
+        async with plan_one(stores[0], now=NOW, limit=1) as batch:
+            assert batch is not None
+            [(call, _)] = await batch.find(["channel:1.1"])
+            assert call.version == 1 + 2 * 20
+            await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+    assert n_ahead
+    assert n_overtaken
 
 
 # absorbed calls

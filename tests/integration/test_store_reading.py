@@ -251,7 +251,7 @@ async def test_what_was_posted_again_is_counted_at_its_event(store: Store) -> No
     await store.append([posted(NOW), posted(NOW + 8 * S), posted(NOW, digest=b"other")])
     await store.append([posted(NOW, enterprise="0400")])
     again = [posted(NOW + S), posted(NOW + 2 * S), posted(NOW + 9 * S), posted(NOW + 4 * S)]
-    assert await store.append(again) == [False] * 4
+    assert (await store.append(again)).new == [False] * 4
     await store.count_repeats([])
     await store.count_repeats([*again[:2], posted(NOW, digest=b"unknown"), posted(NOW + 13 * S)])
     await store.count_repeats(again[2:3])

@@ -201,20 +201,18 @@ class Batch:
     def __init__(self, db: Any, batch: Any, told: Callable[[], None], until: datetime) -> None:
         self._db, self._batch, self._told, self._until = db, batch, told, until
 
-    async def write(self, planned: Mapping[str, Planned]) -> list[Claim]:
-        self._how = await _yielded(Commit(self._until))
-        if self._how == "before":
+    async def commit(self, planned: Mapping[str, Planned]) -> list[Claim]:
+        how = await _yielded(Commit(self._until))
+        if how == "before":
             raise OvertakenError
-        claims: list[Claim] = await self._batch.write(planned)
+        claims: list[Claim] = await self._batch.commit(planned)
         self._told()
-        return claims
-
-    async def commit(self) -> None:
-        if self._how == "after":
+        if how == "after":
             raise StoreError
-        if self._how == "unheard":  # its process is frozen, or about to die; the lock is gone
+        if how == "unheard":  # its process is frozen, or about to die; the lock is gone
             self._db.planning.discard(NUMBER)
             await _yielded(Pause(self._until))
+        return claims
 
 
 class Node:

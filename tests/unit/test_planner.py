@@ -19,7 +19,7 @@ from callgram.events import Event, Kind
 from callgram.loader import load
 from callgram.planner import FEW, WIDTH, Planner
 from callgram.settings import Settings, parse_plugins
-from callgram.store import Batch, NewEvent, Planned
+from callgram.store import Ahead, Batch, NewEvent, Planned
 from callgram.testing.memory import MemoryStore
 from callgram.testing.memory_batch import MemoryBatch
 
@@ -30,14 +30,13 @@ GOOD, BAD = "1757840723.6", "1757840724.8"
 
 
 class Offices:
-    """Two enterprises with a chat each. ``widths`` are those of the batches that were asked for, ``waits`` whether for events
-    to come, and ``expected`` those that were said to be coming."""
+    """Two enterprises with a chat each. ``widths`` are those of the batches that were asked for, and ``ahead`` what was known
+    of them."""
 
     def __init__(self) -> None:
         self.store: Any = MemoryStore(lambda: NOW)
         self.widths: list[int] = []
-        self.waits: list[bool] = []
-        self.expected: list[dict[str, set[str]] | None] = []
+        self.ahead: list[Ahead | None] = []
         self.asked = asyncio.Event()
         self._plugins = load(Settings(plugins=parse_plugins(PLUGINS, "test"), plugins_path="test"), lambda outcome: None)
 
@@ -72,12 +71,11 @@ class Offices:
         self.asked.clear()
 
     @asynccontextmanager
-    async def plan(self, *, width: int, ready: Any, expected: Any, **more: Any) -> AsyncIterator[Batch | None]:
+    async def plan(self, *, width: int, ahead: Ahead | None, **more: Any) -> AsyncIterator[Batch | None]:
         self.widths.append(width)
-        self.waits.append(ready is not None)
-        self.expected.append(expected)
+        self.ahead.append(ahead)
         self.asked.set()
-        async with self.store.plan(width=width, ready=ready, expected=expected, **more) as batch:
+        async with self.store.plan(width=width, ahead=ahead, **more) as batch:
             yield batch
 
     def became(self, number: str) -> dict[str, str]:
@@ -152,12 +150,12 @@ def test_an_event_whose_rows_cannot_be_made_is_parked_too(monkeypatch: pytest.Mo
 
 def test_what_no_store_takes_holds_up_nobody_else() -> None:
     made = opened()
-    write = MemoryBatch.write
+    commit = MemoryBatch.commit
 
     async def refused(self: MemoryBatch, planned: Mapping[str, Planned]) -> Any:
         if "0367" in planned:
             raise StoreError("a row that cannot be stored")
-        return await write(self, planned)
+        return await commit(self, planned)
 
     async def play() -> None:
         await made.post("0367", BAD)
@@ -168,30 +166,10 @@ def test_what_no_store_takes_holds_up_nobody_else() -> None:
                 await planner.step()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MemoryBatch, "write", refused)
+        patch.setattr(MemoryBatch, "commit", refused)
         asyncio.run(play())
     assert made.widths[:2] == [WIDTH, 1]
     assert (made.became("0367"), made.became("0400")) == ({BAD: "waits"}, {GOOD: "planned"})
-
-
-def test_a_planner_does_not_wait_again_for_what_has_come() -> None:
-    """What the batch left, of other enterprises or behind a timer, is looked for at once."""
-    made = opened()
-
-    async def play() -> None:
-        async with made.running() as planner:
-            await made.next_batch()
-            planner.expect([new_event("0367", GOOD)])
-            await made.next_batch()
-            await made.post("0367", GOOD)
-            planner.wake()
-            await made.next_batch()
-            assert made.became("0367") == {GOOD: "planned"}
-            planner.expect([new_event("0367", BAD)])
-            await made.next_batch()
-
-    asyncio.run(play())
-    assert made.waits == [False, True, False, True]
 
 
 KEYS = {f"channel:{GOOD}", "pair:150:375296254070", "born:375296254070:1757840723", "channel:1757840723.5"}
@@ -199,32 +177,81 @@ UNREADABLE = msgspec.structs.replace(new_event("0400", BAD), body=b"[]")
 
 
 @pytest.mark.parametrize(
-    ("coming", "stored", "expected"),
+    ("coming", "behind", "expected"),
     [
         pytest.param([new_event("0367", GOOD)], False, {"0367": KEYS}, id="idle"),
         pytest.param([new_event("0367", GOOD), UNREADABLE], False, {"0367": KEYS}, id="one cannot be read"),
         pytest.param([new_event(of, GOOD) for of in NUMBERS], False, dict.fromkeys(NUMBERS, KEYS), id="two enterprises"),
         pytest.param([new_event("0367", GOOD)] * FEW, False, {"0367": KEYS}, id="few"),
-        pytest.param([new_event("0367", GOOD)] * (FEW + 1), False, None, id="many"),
-        pytest.param([new_event("0367", GOOD)], True, None, id="stored already: it is behind"),
+        pytest.param([new_event("0367", GOOD)] * (FEW + 1), False, {}, id="many"),
+        pytest.param([new_event("0367", GOOD)], True, {}, id="others wait"),
     ],
 )
-def test_a_planner_that_waits_for_events_says_what_it_will_look_for(
-    coming: list[NewEvent], stored: bool, expected: dict[str, set[str]] | None
+def test_a_planner_that_is_idle_says_what_it_will_look_for(
+    coming: list[NewEvent], behind: bool, expected: dict[str, set[str]]
 ) -> None:
+    made = opened()
+
+    async def play() -> dict[str, set[str]]:
+        async with made.running() as planner:
+            await made.next_batch()
+            await asyncio.sleep(0)
+            if behind:
+                planner.wake()
+            return planner.expect(coming)
+
+    assert asyncio.run(play()) == expected
+
+
+def test_a_planner_that_has_not_looked_yet_expects_nothing() -> None:
+    assert opened().planner().expect([new_event("0367", GOOD)]) == {}
+
+
+async def _wake(made: Offices, planner: Planner, *unique_ids: str) -> None:
+    """Events come one by one, each seen ahead, before the planner can do anything."""
+    for uid in unique_ids:
+        event = new_event("0367", uid)
+        planner.wake((await made.store.append([event], planner.expect([event]) or {"0367": KEYS})).ahead)
+
+
+@pytest.mark.parametrize(("coming", "used"), [((GOOD,), True), ((GOOD, BAD), False), ((GOOD, BAD, "1757840725.9"), False)])
+def test_what_was_seen_ahead_counts_where_nothing_else_waits(coming: tuple[str, ...], used: bool) -> None:
     made = opened()
 
     async def play() -> None:
         async with made.running() as planner:
             await made.next_batch()
-            planner.expect(coming)
-            if stored:
-                planner.wake()
-            await made.next_batch()
-            await made.store.append(coming[:1])
+            await made.post("0367", "1757840720.1")
             planner.wake()
+            await made.next_batch()  # plans it, and has a version then
+            await made.next_batch()
+            made.ahead.clear()
+            await _wake(made, planner, *coming)
+            await made.next_batch()
             await made.next_batch()
 
     asyncio.run(play())
-    assert made.expected == [None, expected, None]
-    assert "waits" not in made.became("0367").values()
+    assert [one is not None for one in made.ahead] == [used, False]
+    assert set(made.became("0367").values()) == {"planned"}
+
+
+def test_a_planner_that_was_overtaken_plans_what_is_left() -> None:
+    made = opened()
+
+    async def play() -> None:
+        planner = made.planner()
+        await made.post("0367", "1757840720.1")
+        await planner.step()
+        event = new_event("0367", GOOD)
+        ahead = (await made.store.append([event], {"0367": KEYS})).ahead
+        await made.post("0367", BAD)
+        other = made.planner()
+        assert await other.step()
+        await made.post("0367", "1757840725.9")
+        assert await planner.step(ahead)
+        assert made.became("0367")["1757840725.9"] == "waits"
+        assert await planner.step()
+
+    asyncio.run(play())
+    assert set(made.became("0367").values()) == {"planned"}
+    assert len(made.store._db.calls) == 4

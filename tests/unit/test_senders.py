@@ -339,7 +339,7 @@ def answers(owner: Enterprise, *posts: tuple[Kind, dict[bytes, bytes]]) -> list[
     async def play() -> list[bool | int]:
         store = MemoryStore()
         directory = Directory(mark="1", enterprises={owner.number: owner})
-        ingest = Ingest(store, lambda: directory, lambda: NOW, stored=lambda events: None)
+        ingest = Ingest(store, lambda: directory, lambda: NOW, stored=lambda events, ahead: None)
         writing = asyncio.create_task(ingest.run())
         told: list[bool | int] = []
         for kind, headers in posts:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from callgram.calls.facts import Facts
 from callgram.cards import Card
-from callgram.store import Batch, Claim, Planned, Store
+from callgram.store import Ahead, Batch, Claim, Planned, Store
 
 
 @asynccontextmanager
@@ -17,11 +17,10 @@ async def plan_one(
     *,
     now: datetime,
     limit: int,
-    ready: Callable[[], Awaitable[datetime]] | None = None,
-    expected: Mapping[str, Collection[str]] | None = None,
+    ahead: Ahead | None = None,
 ) -> AsyncIterator[Alone | None]:
     """``store.plan`` for one enterprise."""
-    async with store.plan(now=now, limit=limit, ready=ready, expected=expected) as batch:
+    async with store.plan(now=now, limit=limit, ahead=ahead) as batch:
         yield Alone(batch) if batch is not None else None
 
 
@@ -40,7 +39,4 @@ class Alone:
         return (await self._batch.cards({self.enterprise: call_ids})).get(self.enterprise, [])
 
     async def commit(self, planned: Planned) -> list[Claim]:
-        """Write and commit."""
-        claims = await self._batch.write({self.enterprise: planned})
-        await self._batch.commit()
-        return claims
+        return await self._batch.commit({self.enterprise: planned})

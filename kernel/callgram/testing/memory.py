@@ -7,7 +7,7 @@ Everything but the planner's batch happens without awaiting, and so at once. A b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ from callgram.cards import Card
 from callgram.context import Chat, Directory, Enterprise, Secret
 from callgram.errors import ConfigError
 from callgram.shards import WHOLE, Shard
-from callgram.store import Batch, ChatLimit, Claim, NewEvent, Progress, ids_told, unknown_sends
+from callgram.store import Ahead, Batch, ChatLimit, Claim, NewEvent, Progress, Stored, ids_told, unknown_sends
 from callgram.testing.memory_batch import MemoryBatch
 from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
 from callgram.testing.memory_naming import MemoryNaming
@@ -126,20 +126,37 @@ class MemoryStore(MemoryReading, MemoryNaming):
 
     # ingest
 
-    async def append(self, events: Sequence[NewEvent]) -> list[bool]:
-        return [self._append(event) for event in events]
+    async def append(
+        self, events: Sequence[NewEvent], expected: Mapping[str, Collection[str]] | None = None
+    ) -> Stored:
+        db = self._db
+        known = db.versions.keys() & (expected or {}).keys()
+        versions = {number: db.versions[number] for number in known if not db.pending.get(number)}
+        ids = [self._append(event) for event in events]
+        new = [number is not None for number in ids]
+        if not expected or not events:
+            return Stored(new)
+        stored: dict[str, list[tuple[int, NewEvent]]] = {}
+        for event, number in zip(events, ids, strict=True):
+            if number is not None:
+                stored.setdefault(event.enterprise, []).append((number, event))
+        at = max(event.received_at for event in events)
+        return Stored(new, Ahead(at=at, events=stored, versions=versions, keys=expected))
 
-    def _append(self, event: NewEvent) -> bool:
+    async def settle(self, ahead: Ahead) -> None:
+        ahead.durable.set()
+
+    def _append(self, event: NewEvent) -> int | None:
         db = self._db
         seen = db.digests.setdefault((event.enterprise, event.digest), [])
         if any(abs((event.received_at - moment).total_seconds()) < event.repeat_s for moment in seen):
-            return False
+            return None
         seen.append(event.received_at)
         stored = StoredEvent(event, db.next_id())
         db.events[stored.id] = stored
         db.pending.setdefault(event.enterprise, {})[stored.id] = stored
         db.trace.append(stored)
-        return True
+        return stored.id
 
     async def count_repeats(self, events: Sequence[NewEvent]) -> None:
         for event in events:
@@ -160,26 +177,23 @@ class MemoryStore(MemoryReading, MemoryNaming):
         limit: int,
         width: int = 1,
         shard: Shard = WHOLE,
-        ready: Callable[[], Awaitable[datetime]] | None = None,
-        expected: Mapping[str, Collection[str]] | None = None,
+        ahead: Ahead | None = None,
     ) -> AsyncIterator[Batch | None]:
         db = self._db
-        mine = set(expected or ()) - db.planning if ready is not None else set()
-        db.planning |= mine
+        if ahead is not None and ahead.events and ahead.events.keys() <= ahead.versions.keys():
+            yield MemoryBatch(db, ahead.events, now, limit, self._clock, ahead=ahead)
+            return
+        waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
+        waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
+        free = sorted(filter(shard.holds, waiting - db.planning))
+        self._turn += bool(free)
+        first = self._turn % len(free) if free else 0
+        taken = (free[first:] + free[:first])[:width]
+        db.planning.update(taken)
         try:
-            if ready is not None:
-                now = await ready()
-            waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
-            waiting |= {enterprise for (enterprise, _), timer_at in db.timers.items() if timer_at <= now}
-            free = sorted(filter(shard.holds, waiting - (db.planning - mine)))
-            self._turn += bool(free)
-            first = self._turn % len(free) if free else 0
-            taken = (free[first:] + free[:first])[:width]
-            mine.update(taken)
-            db.planning |= mine
             yield MemoryBatch(db, taken, now, limit, self._clock) if taken else None
         finally:
-            db.planning -= mine
+            db.planning.difference_update(taken)
 
     # sender
 

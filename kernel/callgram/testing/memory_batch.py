@@ -1,8 +1,8 @@
-"""The planner's batch of the store in memory: reads while it is open, writes all at once in ``write``."""
+"""The planner's batch of the store in memory: reads while it is open, writes all at once in ``commit``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -10,9 +10,9 @@ import msgspec
 from callgram.calls.book import GRACE, is_weak
 from callgram.calls.facts import Facts
 from callgram.cards import Card, Shown
-from callgram.errors import IngestError, StoreError
+from callgram.errors import IngestError, OvertakenError, StoreError
 from callgram.events import Event
-from callgram.store import CallRow, CardRow, Claim, Part, Planned
+from callgram.store import Ahead, CallRow, CardRow, Claim, Part, Planned
 from callgram.testing.memory_data import Database, StoredCall, StoredCard
 
 
@@ -20,12 +20,20 @@ class MemoryBatch:
     """See callgram.store.Batch."""
 
     def __init__(
-        self, db: Database, enterprises: Iterable[str], now: datetime, limit: int, clock: Callable[[], datetime]
+        self,
+        db: Database,
+        enterprises: Iterable[str],
+        now: datetime,
+        limit: int,
+        clock: Callable[[], datetime],
+        *,
+        ahead: Ahead | None = None,
     ) -> None:
-        self.now, self._over = now, False
+        self._db, self.now, self._ahead, self._over = db, now, ahead, False
         self._of: dict[str, _Share] = {}
         for enterprise in enterprises:
-            self._of[enterprise] = share = _Share(db, enterprise, now, limit, clock)
+            only = [number for number, _ in ahead.events[enterprise]] if ahead else None
+            self._of[enterprise] = share = _Share(db, enterprise, now, limit, clock, only=only)
             limit -= len(share.part.events)
         self.parts: Sequence[Part] = [share.part for share in self._of.values()]
 
@@ -35,31 +43,42 @@ class MemoryBatch:
     async def cards(self, call_ids: Mapping[str, Iterable[int]]) -> dict[str, list[Card]]:
         return {enterprise: self._of[enterprise].cards(wanted) for enterprise, wanted in call_ids.items()}
 
-    async def write(self, planned: Mapping[str, Planned]) -> list[Claim]:
+    async def commit(self, planned: Mapping[str, Planned]) -> list[Claim]:
         if self._over:
             raise StoreError("the batch was committed before; take another")
         self._over = True
+        versions = self._db.versions
+        for number, version in (self._ahead.versions if self._ahead else {}).items():
+            if number in self._db.planning or versions[number] != version:
+                raise OvertakenError
+        for number in planned:
+            versions[number] = versions.get(number, 0) + 1
         return [claim for enterprise, one in planned.items() for claim in self._of[enterprise].write(one)]
-
-    async def commit(self) -> None:
-        """Nothing can undo what is written."""
 
 
 class _Share:
     """One enterprise's part."""
 
     def __init__(
-        self, db: Database, enterprise: str, now: datetime, limit: int, clock: Callable[[], datetime]
+        self,
+        db: Database,
+        enterprise: str,
+        now: datetime,
+        limit: int,
+        clock: Callable[[], datetime],
+        *,
+        only: Collection[int] | None,
     ) -> None:
         self.enterprise, self._db, self.now, self._clock = enterprise, db, now, clock
         self._unreadable: dict[int, str] = {}
         events: list[Event] = []
-        for stored in list(db.pending.get(enterprise, {}).values())[:limit]:
+        waiting = db.pending.get(enterprise, {}).values() if only is None else [db.events[number] for number in only]
+        for stored in list(waiting)[:limit]:
             try:
                 events.append(stored.read())
             except IngestError as error:
                 self._unreadable[stored.id] = str(error)
-        timers = sorted((at, key) for key, at in db.timers.items() if key[0] == enterprise and at <= now)
+        timers = sorted((at, key) for key, at in db.timers.items() if key[0] == enterprise and at <= now and only is None)
         due: Sequence[Facts] = [db.calls[key].row.facts for _, key in timers[:limit]]
         self.part = Part(enterprise=enterprise, events=events, due=due)
 

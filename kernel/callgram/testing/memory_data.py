@@ -77,6 +77,7 @@ class Database:
         self.actions: list[Action] = []
         self.trace: list[StoredEvent | Action] = []
         self.planning: set[str] = set()
+        self.versions: dict[str, int] = {}  # how often an enterprise was planned
         self.listeners: list[tuple[object, Callable[[], None]]] = []
         self.leases: dict[int, Lease] = {}
         self.limits: dict[tuple[int, int], ChatLimit] = {}

@@ -6,6 +6,10 @@ SELECT pg_advisory_xact_lock(hashtext('callgram schema'))
 -- As migration_lock, but answers false where somebody else keeps house.
 SELECT pg_try_advisory_xact_lock(hashtext('callgram house'))
 
+-- name: flush
+-- Make everything durable that was committed so far without waiting for the disk.
+SELECT pg_logical_emit_message(true, 'callgram', '')
+
 -- name: make_migrations_table
 -- Which migrations this database has.
 CREATE TABLE IF NOT EXISTS callgram_migrations (

@@ -2,17 +2,6 @@
 -- or a LATERAL with OFFSET 0 leaves it no other way. A join would, and be planned while the table is empty: by a walk over
 -- all rows of the enterprise.
 
--- name: lock_queues
--- Lock those of the enterprises $1, $2 (parts, enterprises) that nobody plans, in the order given, without waiting for any.
-SELECT q.enterprise
-FROM unnest($1::smallint[], $2::text[]) AS g (part, enterprise)
-CROSS JOIN LATERAL (
-    SELECT k.enterprise
-    FROM enterprise_queue AS k
-    WHERE k.part = g.part AND k.enterprise = g.enterprise
-    FOR UPDATE SKIP LOCKED
-) AS q
-
 -- name: take_pending
 -- Lock the first $4 enterprises behind ($1, $2) and before the part $5 that have events to plan and that nobody plans, and read
 -- the oldest events of each, $3 in all. locked is false for an enterprise that has no row to lock yet. Steps from enterprise to
@@ -111,23 +100,8 @@ ORDER BY c.timer_at
 LIMIT $4
 
 -- name: find_calls
--- The calls that have one of the keys $1, $2, $3 (parts, enterprises, keys); weak keys of calls that ended before $4 do not
--- count. spent_at is when the call of a weak key ended.
-SELECT g.enterprise, c.id, g.key, c.facts, CASE WHEN k.weak THEN c.ended_at END AS spent_at
-FROM unnest($1::smallint[], $2::text[], $3::text[]) AS g (part, enterprise, key)
-CROSS JOIN LATERAL (
-    SELECT k.call_id, k.weak
-    FROM call_keys AS k
-    WHERE k.part = g.part AND k.enterprise = g.enterprise AND k.key = g.key
-    OFFSET 0
-) AS k
-CROSS JOIN LATERAL (
-    SELECT c.id, c.facts, c.ended_at
-    FROM calls AS c
-    WHERE c.part = g.part AND c.enterprise = g.enterprise AND c.id = k.call_id
-    OFFSET 0
-) AS c
-WHERE NOT k.weak OR c.ended_at IS NULL OR c.ended_at >= $4
+-- The calls that have one of the keys $1, $2, $3 (parts, enterprises, keys); weak keys of calls that ended before $4 do not count.
+SELECT c.enterprise, c.id, c.key, c.facts FROM calls_by_key($1, $2, $3, $4) AS c
 
 -- name: cards_of
 -- The cards of the calls $1, $2, $3 (parts, enterprises, calls).
@@ -147,14 +121,23 @@ CROSS JOIN LATERAL (
 -- bot starts anew: message ids are each bot's own. Weak keys of calls that ended before $13 go as their names are used again,
 -- the oldest of each ($12).
 -- A card with a fence ($32) is claimed at $31, where claim_cards would: its lease is held, its chat takes messages, nobody else
--- has it in hand. Answers how many events were marked, fewer than given where another planner was faster; the claimed; and the
--- cards whose stage is new to a chat that is suspended, with the reason (blocked).
-WITH put_calls AS (
+-- has it in hand. What is new to a chat that is suspended is decided against.
+-- Writes nothing where the enterprise was planned since its version was $33; NULL is any, where its row is locked. Answers how
+-- many events were marked, fewer than given where another planner was faster, and the claimed cards. Durable with a claim, and
+-- with a version: the events were stored without waiting for the disk then.
+WITH fence AS (
+    UPDATE enterprise_queue AS q
+    SET version = q.version + 1
+    WHERE q.part = $1 AND q.enterprise = $2 AND ($33::bigint IS NULL OR q.version = $33)
+    RETURNING 1
+),
+put_calls AS (
     INSERT INTO calls (part, enterprise, id, facts, unique_id, started_at, ended_at, timer_at, direction, result, client,
         extensions)
     SELECT $1, $2, g.*
     FROM unnest($3::bigint[], $4::bytea[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::timestamptz[],
         $27::text[], $28::text[], $29::text[], $30::text[]) AS g
+    WHERE EXISTS (SELECT FROM fence)
     ON CONFLICT (part, enterprise, id) DO UPDATE
     SET facts = excluded.facts, unique_id = excluded.unique_id, started_at = excluded.started_at,
         ended_at = excluded.ended_at, timer_at = excluded.timer_at, direction = excluded.direction,
@@ -170,7 +153,8 @@ spent AS MATERIALIZED (
         ORDER BY k.call_id
         LIMIT 16
     ) AS o
-    WHERE o.weak AND (SELECT c.ended_at FROM calls AS c WHERE c.part = $1 AND c.enterprise = $2 AND c.id = o.call_id) < $13
+    WHERE o.weak AND EXISTS (SELECT FROM fence)
+        AND (SELECT c.ended_at FROM calls AS c WHERE c.part = $1 AND c.enterprise = $2 AND c.id = o.call_id) < $13
 ),
 spent_keys AS (
     DELETE FROM call_keys AS k
@@ -179,7 +163,7 @@ spent_keys AS (
 ),
 put_keys AS (
     INSERT INTO call_keys (part, enterprise, call_id, key, weak)
-    SELECT $1, $2, g.* FROM unnest($9::bigint[], $10::text[], $11::boolean[]) AS g
+    SELECT $1, $2, g.* FROM unnest($9::bigint[], $10::text[], $11::boolean[]) AS g WHERE EXISTS (SELECT FROM fence)
     ON CONFLICT DO NOTHING
 ),
 wanted AS MATERIALIZED (
@@ -204,6 +188,20 @@ wanted AS MATERIALIZED (
             ) IS NULL
         OFFSET 0
     ) AS h ON true
+    WHERE EXISTS (SELECT FROM fence)
+),
+put_skips AS (
+    INSERT INTO decisions (part, enterprise, at, call_id, unique_id, chat_id, bot_id, stage, op, message_id, text, outcome,
+        reason, took_s)
+    SELECT $1, $2, $31, w.call_id, c.unique_id, w.chat_id, w.bot_id, w.stage, 'skip', 0, '', 'skipped',
+        'blocked: ' || w.suspended, 0
+    FROM wanted AS w
+    JOIN unnest($3::bigint[], $5::text[]) AS c (id, unique_id) ON c.id = w.call_id
+    WHERE w.suspended IS NOT NULL AND (
+        SELECT o.stage
+        FROM telegram_messages AS o
+        WHERE o.part = $1 AND o.enterprise = $2 AND o.call_id = w.call_id AND o.chat_id = w.chat_id
+    ) IS DISTINCT FROM w.stage
 ),
 put_cards AS (
     INSERT INTO telegram_messages AS m
@@ -245,25 +243,19 @@ marked AS (
     SET done = true, call_id = g.call_id, failed = g.failed
     FROM unnest($23::bigint[], $25::bigint[], $26::text[]) AS g (id, call_id, failed)
     WHERE e.part = $1 AND e.enterprise = $2 AND NOT e.done AND e.id = ANY($23::bigint[]) AND e.id = g.id
+        AND EXISTS (SELECT FROM fence)
         AND e.received_at BETWEEN ($24::timestamptz[])[1] AND ($24::timestamptz[])[2]
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM marked) AS n_marked, h.*,
-    CASE WHEN h.call_id IS NOT NULL THEN set_config('synchronous_commit', 'on', true) END  -- a claim is durable
+    CASE WHEN h.call_id IS NOT NULL OR $33 IS NOT NULL THEN set_config('synchronous_commit', 'on', true) END
 FROM (SELECT) AS one
 LEFT JOIN (
     SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at, m.shown, m.claimed_stage,
-        m.claimed_fence, m.claimed_at, m.attempts, w.suspended AS blocked
+        m.claimed_fence, m.claimed_at, m.attempts
     FROM wanted AS w
     JOIN put_cards AS m ON m.call_id = w.call_id AND m.chat_id = w.chat_id
-    WHERE (w.fence IS NOT NULL OR w.suspended IS NOT NULL)  -- mostly few, of many
-        AND ((w.fence = m.claimed_fence AND m.claimed_at = $31) OR (
-            w.suspended IS NOT NULL AND (
-                SELECT o.stage
-                FROM telegram_messages AS o
-                WHERE o.part = $1 AND o.enterprise = $2 AND o.call_id = w.call_id AND o.chat_id = w.chat_id
-            ) IS DISTINCT FROM w.stage
-        ))
+    WHERE w.fence IS NOT NULL AND w.fence = m.claimed_fence AND m.claimed_at = $31
 ) AS h ON true
 
 -- name: put_skips

@@ -55,10 +55,6 @@ FROM (
     (SELECT d.at FROM decisions AS d WHERE (d.xid, d.id) > ($1::text::xid8, $2::bigint) ORDER BY d.xid, d.id LIMIT 1)
 ) AS w
 
--- name: flush
--- Make everything durable that was committed so far, also what the planner committed without waiting for the disk.
-SELECT pg_logical_emit_message(true, 'callgram', '')
-
 -- name: calls_of_channel
 -- The call that has the key $3, with the calls that it absorbed.
 WITH found AS MATERIALIZED (
