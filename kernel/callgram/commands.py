@@ -18,7 +18,7 @@ def with_store(work: Callable[[Store], Awaitable[Result]]) -> Result:
         CallgramError: with the remedy; the command line shows it and exits 1.
     """
     from callgram import loader, logs, settings  # heavy: not for `callgram --help`
-    from callgram.service import opened_store
+    from callgram.lifecycle import opened_store
 
     logs.set_up("ERROR")
     process = settings.load()

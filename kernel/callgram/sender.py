@@ -173,8 +173,9 @@ class Sender:
 
     async def renew(self) -> None:
         """Keep the leases of our bots, and take those that are free."""
-        began = self.monotonic()
-        held = await self.store.hold_leases(self._node, self._bots(), ttl_s=LEASE_TTL_S)
+        began, wanted = self.monotonic(), self._bots()
+        held = await self.store.hold_leases(self._node, wanted, ttl_s=LEASE_TTL_S)
+        self._refused = frozenset(wanted - held.keys())
         self._take_leases(dict(held), began)
 
     def _take_leases(self, held: dict[int, int], began: float) -> None:
@@ -187,7 +188,6 @@ class Sender:
         for bot in self._leases.keys() - held.keys():
             self.limits.stop_bot(bot)
         changed = held.keys() != self._leases.keys()
-        self._refused = frozenset(self._bots() - held.keys())
         self._leases, self._leased_until = held, began + LEASE_TTL_S - 1.0
         BOTS_OWNED.set(len(held))
         if changed:

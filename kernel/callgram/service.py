@@ -11,9 +11,8 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,9 +22,10 @@ from callgram import loader
 from callgram.bell import Bell
 from callgram.context import Chat, Context, Directory
 from callgram.dispatch import Ending, Outcome
-from callgram.errors import ConfigError, PluginError, StoreError
+from callgram.errors import ConfigError, StoreError
 from callgram.events import Event
-from callgram.loader import Loaded, Plugins, Status
+from callgram.lifecycle import lifecycle_context, opened_store, start_plugins, utc_now
+from callgram.loader import Plugins, Status
 from callgram.metrics import HOOK_FAILURES, SINK_LAG
 from callgram.settings import Settings
 from callgram.shards import dealt
@@ -37,10 +37,6 @@ RELOAD_S = 0.5  # what an administrative command changes is noticed within a sec
 HOUSE_S = 3600.0
 SINKS = -1  # the lease under which one node feeds the sinks; bots have positive ids
 SINK_HOOKS = ("on_event", "on_telegram_action")
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Service:
@@ -199,57 +195,6 @@ class _Publisher:
             logger.error("plugin {}, hook {} {}: {}", outcome.plugin, outcome.hook, outcome.ending, outcome.error)
 
 
-def lifecycle_context(
-    plugins: Plugins, settings: Settings, store: Store | None = None
-) -> Callable[[str], dict[str, Any]]:
-    """Arguments for the lifecycle hooks of each plugin."""
-
-    def arguments(plugin: str) -> dict[str, Any]:
-        ctx = Context(
-            now=utc_now(),
-            locale=settings.plugins.defaults.locale(),
-            settings=plugins.settings(plugin, None),
-            process=settings,
-            store=store,
-        )
-        return {"ctx": ctx}
-
-    return arguments
-
-
-@asynccontextmanager
-async def opened_store(settings: Settings, plugins: Plugins) -> AsyncIterator[Store]:
-    """The store that a plugin opens. At the end the other plugins are shut down, it is closed, and then that plugin is.
-
-    Raises:
-        ConfigError: no plugin opens a store, or it cannot be opened; with the remedy.
-    """
-    names, arguments = tuple(plugins.loaded), lifecycle_context(plugins, settings)
-    left = names
-    try:
-        store, opener = None, ""
-        for one in plugins.loaded.values():
-            if store is None and one.status is Status.OK and "open_store" in one.hooks:
-                store, opener = await _open(one, arguments(one.name)["ctx"]), one.name
-        if store is None:
-            raise ConfigError('no plugin of plugins.toml opens a store; add [[plugin]] name = "postgres"')
-        try:
-            yield store
-        finally:
-            left = (opener,)
-            others = tuple(name for name in names if name != opener)
-            await plugins.dispatcher.every("shutdown", others, lifecycle_context(plugins, settings, store))
-            await store.close()
-    finally:
-        await plugins.dispatcher.every("shutdown", left, arguments)
-
-
-async def _open(one: Loaded, ctx: Context) -> Store | None:
-    """Called past the dispatcher: without a store there is no service, so its error is the process's own."""
-    store: Store | None = await one.plugin.open_store(ctx)
-    return store
-
-
 @asynccontextmanager
 async def running(
     settings: Settings, *, store: Store | None = None, serve: Serve | None = None
@@ -265,7 +210,7 @@ async def running(
         used = store if store is not None else await stack.enter_async_context(opened_store(settings, plugins))
         service = Service(settings, plugins, used)
         service.serve = serve
-        await _start_plugins(service)
+        await start_plugins(plugins, settings, used)
         await service.reload()
         if settings.workers > 1:
             service.share_out()
@@ -291,19 +236,6 @@ async def running(
         gc.set_threshold(20_000, 20, 20)  # values live for one event; 700 allocations are a tenth of one
         yield service
         logger.info("stopping: requests first, then what is in flight")
-
-
-async def _start_plugins(service: Service) -> None:
-    """A plugin whose ``startup`` fails is out: required, that is the end; else it is said loudly."""
-    plugins = service.plugins
-    names, arguments = tuple(plugins.loaded), lifecycle_context(plugins, service.settings, service.store)
-    for outcome in await plugins.dispatcher.every("startup", names, arguments):
-        if outcome.ending.failed:
-            one = plugins.loaded[outcome.plugin]
-            if one.required:
-                raise PluginError(one.name, f"required, but {outcome.error}", hook="startup")
-            plugins.take_out(one.name, f"startup failed: {outcome.error}")
-            logger.error("plugin {} is out: {}", one.name, one.error)
 
 
 def _plan(service: Service) -> None:

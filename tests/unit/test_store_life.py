@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from callgram.errors import ConfigError
+from callgram.lifecycle import opened_store
 from callgram.loader import Status
-from callgram.service import opened_store
 from callgram.settings import Settings, parse_plugins
 
 SETTINGS = Settings(plugins=parse_plugins("api = 1\nplugin = []\n", "plugins.toml"), plugins_path="plugins.toml")
