@@ -106,7 +106,7 @@ class PostgresBatch:
         await self._house.make_days([self.now, *(skip.at for one in planned.values() for skip in one.skips)])
         with translated():
             claims = await self._commit(planned)
-        if self._ahead is not None:
+        if self._ahead is not None and planned:
             self._ahead.durable.set()
         return claims
 

@@ -660,6 +660,23 @@ async def test_nobody_is_kept_from_what_was_seen_ahead_and_who_comes_first_plans
 
 
 @conforms
+async def test_what_was_seen_ahead_waits_for_nobody_who_has_the_enterprise_in_hand(world: World) -> None:
+    """He may be frozen, and other enterprises wait."""
+    store, other = await world.open(), await world.open()
+    await known(store)
+    ahead = (await store.append([event("1.1")], AHEAD)).ahead
+    async with plan_one(other, now=NOW, limit=10) as theirs, plan_one(store, now=NOW, limit=10, ahead=ahead) as batch:
+        assert theirs is not None
+        assert batch is not None
+        async with asyncio.timeout(3):
+            with pytest.raises(OvertakenError):
+                await batch.commit(Planned(done={one.id: 1 for one in batch.events}))
+        await theirs.commit(Planned(done={one.id: 2 for one in theirs.events}))
+    async with plan_one(store, now=NOW, limit=10) as batch:
+        assert batch is None
+
+
+@conforms
 async def test_a_plan_of_an_older_event_overtakes_what_was_seen_ahead(world: World) -> None:
     """Also where the event itself still waits: its call may have changed."""
     store, other = await world.open(), await world.open()

@@ -122,13 +122,20 @@ CROSS JOIN LATERAL (
 -- the oldest of each ($12).
 -- A card with a fence ($32) is claimed at $31, where claim_cards would: its lease is held, its chat takes messages, nobody else
 -- has it in hand. What is new to a chat that is suspended is decided against.
--- Writes nothing where the enterprise was planned since its version was $33; NULL is any, where its row is locked. Answers how
+-- Writes nothing where the enterprise was planned since its version was $33, or somebody has it in hand; NULL is any version,
+-- where its row is locked already. Answers how
 -- many events were marked, fewer than given where another planner was faster, and the claimed cards. Durable with a claim, and
 -- with a version: the events were stored without waiting for the disk then.
 WITH fence AS (
     UPDATE enterprise_queue AS q
     SET version = q.version + 1
-    WHERE q.part = $1 AND q.enterprise = $2 AND ($33::bigint IS NULL OR q.version = $33)
+    FROM (
+        SELECT k.part, k.enterprise
+        FROM enterprise_queue AS k
+        WHERE k.part = $1 AND k.enterprise = $2 AND ($33::bigint IS NULL OR k.version = $33)
+        FOR UPDATE SKIP LOCKED
+    ) AS free
+    WHERE q.part = free.part AND q.enterprise = free.enterprise
     RETURNING 1
 ),
 put_calls AS (
