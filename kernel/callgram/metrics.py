@@ -13,7 +13,7 @@ _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 EVENTS_STORED = Counter("callgram_events_stored_total", "Events stored", ["kind"])
 EVENTS_REPEATED = Counter("callgram_events_repeated_total", "Events recognised as repeated and not stored again")
 EVENTS_REFUSED = Counter("callgram_events_refused_total", "Requests refused", ["status"])
-COMMIT_SECONDS = Histogram("callgram_commit_seconds", "From the begin of an ingest transaction until its events are durable", buckets=_FAST)
+COMMIT_SECONDS = Histogram("callgram_commit_seconds", "Duration of an ingest transaction, until it is durable", buckets=_FAST)
 EVENTS_PLANNED = Counter("callgram_events_planned_total", "Events planned")
 EVENTS_FAILED = Counter("callgram_events_failed_total", "Events parked because they could not be planned")
 PLAN_SECONDS = Histogram("callgram_plan_seconds", "Duration of a planning transaction", buckets=_FAST)

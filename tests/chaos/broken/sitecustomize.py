@@ -53,16 +53,20 @@ if BROKEN:
     elif BROKEN == "plans without the fence":
         from callgram_postgres import batch
 
-        for name, fence in (("take_pending", "FOR UPDATE SKIP LOCKED"), ("write_plan", "NOT e.done AND")):
+        for name, fence in (
+            ("take_pending", "FOR UPDATE SKIP LOCKED"),
+            ("write_plan", "NOT e.done AND"),
+            ("write_plan", "AND ($33::bigint IS NULL OR k.version = $33)"),
+        ):
             assert fence in batch.SQL[name]
             batch.SQL[name] = batch.SQL[name].replace(fence, "")
-        write = batch.PostgresBatch.write
+        commit = batch.PostgresBatch.commit
 
         async def slowly(*args: Any) -> Any:
             await asyncio.sleep(0.3)
-            return await write(*args)
+            return await commit(*args)
 
-        batch.PostgresBatch.write = slowly  # type: ignore[method-assign]
+        batch.PostgresBatch.commit = slowly  # type: ignore[method-assign]
     elif BROKEN == "takes nothing over":
         from callgram_postgres import sending
 
