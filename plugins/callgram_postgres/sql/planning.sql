@@ -132,7 +132,7 @@ WITH fence AS (
     FROM (
         SELECT k.part, k.enterprise
         FROM enterprise_queue AS k
-        WHERE k.part = $1 AND k.enterprise = $2 AND ($33::bigint IS NULL OR k.version = $33)
+        WHERE k.part = $1 AND k.enterprise = $2 AND k.version = coalesce($33::bigint, k.version)
         FOR UPDATE SKIP LOCKED
     ) AS free
     WHERE q.part = free.part AND q.enterprise = free.enterprise
@@ -255,7 +255,7 @@ marked AS (
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM marked) AS n_marked, h.*,
-    CASE WHEN h.call_id IS NOT NULL OR $33 IS NOT NULL THEN set_config('synchronous_commit', 'on', true) END
+    CASE WHEN h.call_id IS NOT NULL OR $33::bigint IS NOT NULL THEN set_config('synchronous_commit', 'on', true) END
 FROM (SELECT) AS one
 LEFT JOIN (
     SELECT m.call_id, m.chat_id, m.bot_id, m.stage, m.replaces, m.version, m.mode, m.urgency, m.due_at, m.shown, m.claimed_stage,

@@ -55,8 +55,9 @@ if BROKEN:
 
         for name, fence in (
             ("take_pending", "FOR UPDATE SKIP LOCKED"),
+            ("write_plan", "FOR UPDATE SKIP LOCKED"),
             ("write_plan", "NOT e.done AND"),
-            ("write_plan", "AND ($33::bigint IS NULL OR k.version = $33)"),
+            ("write_plan", "AND k.version = coalesce($33::bigint, k.version)"),
         ):
             assert fence in batch.SQL[name]
             batch.SQL[name] = batch.SQL[name].replace(fence, "")
