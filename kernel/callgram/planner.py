@@ -33,7 +33,7 @@ FEW = 8  # events whose calls are looked for while they are being stored; where 
 BREATH_S = 0.005  # behind a batch that was not full: its messages go first, unless new events come
 # Where events come faster than they are planned, a batch of more of them costs the less for each: it is waited for so many
 # times as long as the last one took, and at most so long.
-RESTS, REST_S = 3.0, 0.05
+RESTS, REST_S = 4.0, 0.08
 POLL_S = 0.25  # the truth, where a wake-up was lost or came from another node
 
 

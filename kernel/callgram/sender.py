@@ -36,7 +36,7 @@ from callgram.telegram.limits import BOT, Limits
 LEASE_TTL_S = 6.0
 RENEW_S = 1.5
 POLL_S = 0.5  # the truth, where a wake-up was lost or came from another node
-GATHER_S = 0.005  # so long answers are gathered before the next turn, while any are out
+GATHER_S = 0.010  # so long answers are gathered before the next turn, while any are out
 ROUNDS = 2  # side by side; a bot belongs to one
 IN_HAND = 256  # cards in hand at once, of one round
 AT_ONCE = 8  # cards that one chat may have in hand; they are sent one after another
