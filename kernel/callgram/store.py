@@ -52,6 +52,20 @@ class Ahead(msgspec.Struct, frozen=True, kw_only=True):
     rows: Sequence[Any] = ()
     durable: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
+    @property
+    def is_enough(self) -> bool:
+        """There is something to plan, and nothing else waits in these enterprises."""
+        return bool(self.events) and self.events.keys() <= self.versions.keys()
+
+
+def numbered(events: Sequence[NewEvent], ids: Sequence[int | None]) -> dict[str, list[tuple[int, NewEvent]]]:
+    """The events of each enterprise with their ids; ``None`` marks a repetition, which is left out."""
+    of: dict[str, list[tuple[int, NewEvent]]] = {}
+    for event, number in zip(events, ids, strict=True):
+        if number is not None:
+            of.setdefault(event.enterprise, []).append((number, event))
+    return of
+
 
 class Stored(NamedTuple):
     """What became of appended events: False in ``new`` marks a repetition, which is not stored again."""

@@ -9,7 +9,7 @@ A repetition that another process stores in the same instant is not seen; foldin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -19,7 +19,7 @@ import asyncpg
 
 from callgram.calls.book import GRACE
 from callgram.shards import part_of
-from callgram.store import Ahead, NewEvent, Stored
+from callgram.store import Ahead, NewEvent, Stored, numbered
 from callgram_postgres.house import House
 from callgram_postgres.pools import translated
 from callgram_postgres.queries import queries
@@ -94,15 +94,11 @@ class Ingest(House):
 
 
 def _ahead(
-    events: Sequence[NewEvent], ids: Iterable[int | None], keys: Mapping[str, Collection[str]], rows: Sequence[Any]
+    events: Sequence[NewEvent], ids: Sequence[int | None], keys: Mapping[str, Collection[str]], rows: Sequence[Any]
 ) -> Ahead:
-    stored: dict[str, list[tuple[int, NewEvent]]] = {}
-    for event, number in zip(events, ids, strict=True):
-        if number is not None:
-            stored.setdefault(event.enterprise, []).append((number, event))
     return Ahead(
         at=max(event.received_at for event in events),
-        events=stored,
+        events=numbered(events, ids),
         versions={row["enterprise"]: row["version"] for row in rows if row["version"] is not None},
         keys=keys,
         rows=[row for row in rows if row["key"] is not None],

@@ -57,7 +57,7 @@ class Planning(House):
         ahead: Ahead | None = None,
     ) -> AsyncIterator[Batch | None]:
         async with self._pools.take("plan") as connection:
-            if ahead is not None and self._is_enough(ahead, now):
+            if ahead is not None and ahead.is_enough and self._is_fresh(ahead, now):
                 batch: PostgresBatch | None = PostgresBatch(self, connection, ahead_picked(ahead), now, ahead=ahead)
             else:
                 batch = await self._take(connection, now, _Wanted(limit, width, shard))
@@ -67,10 +67,8 @@ class Planning(House):
                 if batch is not None:
                     await batch.close()
 
-    def _is_enough(self, ahead: Ahead, now: datetime) -> bool:
-        """Nothing else waits in these enterprises, and others have had their turn a moment ago."""
-        if not ahead.events or not ahead.events.keys() <= ahead.versions.keys():
-            return False
+    def _is_fresh(self, ahead: Ahead, now: datetime) -> bool:
+        """It was seen a moment ago, and so was everything else that may wait."""
         return time.monotonic() - self._looked_at < AHEAD_S and now - ahead.at < timedelta(seconds=AHEAD_S)
 
     async def _take(self, connection: Any, now: datetime, wanted: _Wanted) -> PostgresBatch | None:

@@ -125,5 +125,3 @@ def test_its_repetition_is_answered_as_it_is_and_not_before(lost: bool) -> None:
             assert (await first, await again) == (True, False)
 
     at(scenario)
-
-

@@ -17,7 +17,7 @@ from callgram.cards import Card
 from callgram.context import Chat, Directory, Enterprise, Secret
 from callgram.errors import ConfigError
 from callgram.shards import WHOLE, Shard
-from callgram.store import Ahead, Batch, ChatLimit, Claim, NewEvent, Progress, Stored, ids_told, unknown_sends
+from callgram.store import Ahead, Batch, ChatLimit, Claim, NewEvent, Progress, Stored, ids_told, numbered, unknown_sends
 from callgram.testing.memory_batch import MemoryBatch
 from callgram.testing.memory_data import Database, Lease, StoredCard, StoredEvent
 from callgram.testing.memory_naming import MemoryNaming
@@ -136,12 +136,8 @@ class MemoryStore(MemoryReading, MemoryNaming):
         new = [number is not None for number in ids]
         if not expected or not events:
             return Stored(new)
-        stored: dict[str, list[tuple[int, NewEvent]]] = {}
-        for event, number in zip(events, ids, strict=True):
-            if number is not None:
-                stored.setdefault(event.enterprise, []).append((number, event))
         at = max(event.received_at for event in events)
-        return Stored(new, Ahead(at=at, events=stored, versions=versions, keys=expected))
+        return Stored(new, Ahead(at=at, events=numbered(events, ids), versions=versions, keys=expected))
 
     async def settle(self, ahead: Ahead) -> None:
         ahead.durable.set()
@@ -180,7 +176,7 @@ class MemoryStore(MemoryReading, MemoryNaming):
         ahead: Ahead | None = None,
     ) -> AsyncIterator[Batch | None]:
         db = self._db
-        if ahead is not None and ahead.events and ahead.events.keys() <= ahead.versions.keys():
+        if ahead is not None and ahead.is_enough:
             yield MemoryBatch(db, ahead.events, now, limit, self._clock, ahead=ahead)
             return
         waiting = {enterprise for enterprise, pending in db.pending.items() if pending}
